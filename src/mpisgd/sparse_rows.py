@@ -1,0 +1,197 @@
+"""Sparse rows: checked CSR arrays, and what is done with them: pick rows, margins, weighted sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd import compiled_loops
+from mpisgd.compiled_loops import Float, Index
+from mpisgd.errors import DataError
+
+INT32_MAX = np.iinfo(np.int32).max
+
+
+def index_dtype(elements: int, column_count: int) -> type[np.signedinteger[Any]]:
+    """Return the dtype of row pointers and columns: int32, or int64 where the counts need it.
+
+    SciPy's loops want one dtype for both.
+    """
+    return np.int32 if max(elements, column_count) <= INT32_MAX else np.int64
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """Rows in compressed sparse row (CSR) form.
+
+    values        (elements,)  float32
+    columns       (elements,)  int32 (int64 past 2^31), 0 <= column < column_count
+    row_pointers  (rows + 1,)  the dtype of columns; row i is the elements row_pointers[i]:row_pointers[i + 1].
+                               Absolute: a range of rows is a slice of them, over the same values and columns.
+    column_count  the width of the rows, whether or not the last columns occur
+    """
+
+    values: Float
+    columns: Index
+    row_pointers: Index
+    column_count: int
+
+    @classmethod
+    def checked(
+        cls,
+        values: NDArray[Any],
+        columns: NDArray[Any],
+        row_pointers: NDArray[Any],
+        column_count: int,
+        *,
+        where: str,
+        first_row: int = 0,
+    ) -> SparseRows:
+        """Build rows from arrays of any integer and float dtype, or say what is wrong with them.
+
+        `where` names the file in messages; `first_row` is the file's number of the first row here.
+
+        Raises:
+            DataError: pointers that decrease or do not fit, columns out of range, values that are not finite.
+
+        """
+        _check_pointers(row_pointers, len(columns), where, first_row)
+        if len(values) != len(columns):
+            raise DataError(f"{where}: found {len(values)} values and {len(columns)} columns, expected as many")
+        _check_elements(
+            columns,
+            (columns < 0) | (columns >= column_count),
+            row_pointers,
+            f"expected 0 <= column < {column_count}",
+            f"{where}: column",
+            first_row,
+        )
+        with np.errstate(over="ignore"):
+            values32 = values.astype(np.float32, copy=False)
+        _check_elements(
+            values,
+            ~np.isfinite(values32),
+            row_pointers,
+            "expected a finite 32-bit number",
+            f"{where}: value",
+            first_row,
+        )
+        kind = index_dtype(len(columns), column_count)
+        return cls(
+            values32,
+            columns.astype(kind, copy=False),
+            row_pointers.astype(kind, copy=False),
+            column_count,
+        )
+
+    def __len__(self) -> int:
+        return len(self.row_pointers) - 1
+
+    @property
+    def elements(self) -> int:
+        """The number of stored elements in these rows."""
+        return int(self.row_pointers[-1] - self.row_pointers[0])
+
+    def part(self, start: int, stop: int) -> SparseRows:
+        """Return the contiguous rows start:stop as a view; nothing is copied."""
+        return SparseRows(self.values, self.columns, self.row_pointers[start : stop + 1], self.column_count)
+
+    def compact(self) -> SparseRows:
+        """Return these rows with arrays of their own size, pointers from 0; views where nothing is cut off."""
+        start, stop = int(self.row_pointers[0]), int(self.row_pointers[-1])
+        pointers = self.row_pointers if start == 0 else self.row_pointers - start
+        return SparseRows(self.values[start:stop], self.columns[start:stop], pointers, self.column_count)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> SparseRows:
+        """Return a copy of any rows in any order, repeated ones included: the random row getter."""
+        lengths = np.diff(self.row_pointers)[rows]
+        elements = int(lengths.sum(dtype=np.int64))
+        kind = self.columns.dtype
+        pointers = np.zeros(len(rows) + 1, kind)
+        np.cumsum(lengths, out=pointers[1:])
+        columns, values = np.empty(elements, kind), np.empty(elements, np.float32)
+        compiled_loops.copy_rows(
+            rows.astype(kind, copy=False), self.row_pointers, self.columns, self.values, columns, values
+        )
+        return SparseRows(values, columns, pointers, self.column_count)
+
+    def margins(self, weights: Float, start: int, stop: int) -> Float:
+        """Return x_i . w for the rows start:stop, float32 of shape (stop - start,)."""
+        out = np.zeros(stop - start, np.float32)
+        compiled_loops.multiply(self.row_pointers[start : stop + 1], self.columns, self.values, weights, out)
+        return out
+
+    def add_weighted_sum(self, coefficients: Float, start: int, weights: Float) -> None:
+        """Add sum_i c_i x_i to `weights` in place, over the len(coefficients) rows from `start` on."""
+        pointers = self.row_pointers[start : start + len(coefficients) + 1]
+        compiled_loops.add_weighted_rows(pointers, self.columns, self.values, coefficients, weights)
+
+    def squared_norms(self) -> NDArray[np.float64]:
+        """Return ||x_i||^2 of every row, float64 of shape (rows,)."""
+        rows = self.compact()
+        squares = np.zeros(rows.elements + 1)
+        np.cumsum(np.square(rows.values, dtype=np.float64), out=squares[1:])
+        return np.diff(squares[rows.row_pointers])
+
+    def normalized(self) -> SparseRows:
+        """Return the rows scaled to unit Euclidean norm; empty and all-zero rows stay as they are."""
+        rows = self.compact()
+        norms = np.sqrt(rows.squared_norms())
+        factors = np.divide(1.0, norms, out=np.ones_like(norms), where=norms > 0)
+        values = rows.values * np.repeat(factors, np.diff(rows.row_pointers)).astype(np.float32)
+        return SparseRows(values, rows.columns, rows.row_pointers, rows.column_count)
+
+    def with_bias(self) -> SparseRows:
+        """Return the rows with a column of ones added as the last, so that its weight is the bias."""
+        rows = self.compact()
+        kind = index_dtype(rows.elements + len(rows), rows.column_count + 1)
+        ends = rows.row_pointers[1:]
+        values = np.insert(rows.values, ends, np.float32(1))
+        columns = np.insert(rows.columns.astype(kind, copy=False), ends, rows.column_count)
+        pointers = rows.row_pointers.astype(kind) + np.arange(len(rows) + 1, dtype=kind)
+        return SparseRows(values, columns, pointers, rows.column_count + 1)
+
+
+def concatenate(parts: list[SparseRows], column_count: int) -> SparseRows:
+    """Join rows, one part after the other, into arrays of their own; no parts give no rows."""
+    parts = [part.compact() for part in parts]
+    kind = index_dtype(sum(part.elements for part in parts), column_count)
+    lengths = [np.diff(part.row_pointers) for part in parts]
+    pointers = np.zeros(sum(map(len, lengths)) + 1, kind)
+    if parts:
+        np.cumsum(np.concatenate(lengths), out=pointers[1:])
+    return SparseRows(
+        np.concatenate([np.empty(0, np.float32), *(part.values for part in parts)]),
+        np.concatenate([np.empty(0, kind), *(part.columns for part in parts)], dtype=kind),
+        pointers,
+        column_count,
+    )
+
+
+def _check_pointers(pointers: NDArray[Any], elements: int, where: str, first_row: int) -> None:
+    """Raise DataError unless the pointers start at 0, never decrease and end at the number of elements."""
+    if len(pointers) == 0 or pointers[0] != 0:
+        found = "none" if len(pointers) == 0 else str(pointers[0])
+        raise DataError(f"{where}: first row pointer: found {found}, expected 0")
+    drops = np.flatnonzero(pointers[1:] < pointers[:-1])
+    if len(drops):
+        row = int(drops[0])
+        raise DataError(
+            f"{where}: row {first_row + row}: row pointers decrease: found {pointers[row]} then"
+            f" {pointers[row + 1]}, expected the second to be at least the first"
+        )
+    if pointers[-1] != elements:
+        raise DataError(f"{where}: last row pointer: found {pointers[-1]}, expected the {elements} elements there are")
+
+
+def _check_elements(
+    found: NDArray[Any], wrong: NDArray[np.bool_], pointers: NDArray[Any], expected: str, what: str, first_row: int
+) -> None:
+    """Raise DataError that names the row of the first element marked wrong."""
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        row = int(np.searchsorted(pointers, place, side="right")) - 1
+        raise DataError(f"{what} of row {first_row + row}: found {found[place]}, {expected}")

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 Index = NDArray[np.signedinteger[Any]]
 Float = NDArray[np.float32]
 
+_sparsetools: Any
 try:
-    from scipy.sparse import _sparsetools  # type: ignore[attr-defined]  # private, see above
+    from scipy.sparse import _sparsetools
 except ImportError:  # pragma: no cover - no SciPy release lacks it yet
     _sparsetools = None
 

@@ -9,6 +9,8 @@ The message of each is one line that names what, where, found and expected; `mai
 program's name and, under MPI, the rank's. Anything else that is raised is a defect and shows its traceback.
 """
 
+import sys
+
 
 class MpisgdError(Exception):
     """Base of everything the program says to its user instead of a traceback."""
@@ -28,3 +30,9 @@ class DataError(MpisgdError):
 
 class RunError(MpisgdError):
     """The run itself failed: a full disk, an unwritable directory, weights that are no longer finite."""
+
+
+def report(error: BaseException, *, program: str = "mpisgd", rank: int | None = None) -> None:
+    """Write the error as one line to standard error, under the program's and, on a worker, the rank's name."""
+    where = f" rank {rank}:" if rank else ""
+    print(f"{program}:{where} error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the one place errors are said

@@ -1,0 +1,231 @@
+"""Every MPI call of the program: each server_* method stands beside the worker_* twin it meets.
+
+The roles speak to a `Channel` and ask it for the time; they know no MPI. Methods marked collective must be
+called by every rank, in the same order. Nothing here blocks inside MPI: each wait polls and backs off, so that
+a rank that waits leaves its core to one that learns.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.compiled_loops import Float
+from mpisgd.messages import Bytes, Tag
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+SERVER = 0
+NOTHING = np.empty(0, np.uint8)
+Work = Callable[[], bool]
+
+
+class Backoff:
+    """How a poll that found nothing passes the time: yield at first, then sleep twice as long each time."""
+
+    YIELDS = 200
+    SHORTEST, LONGEST = 2e-5, 2e-3  # s
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over: there was work."""
+        self._polls, self._sleep = 0, self.SHORTEST
+
+    def pause(self) -> None:
+        """Pass some time."""
+        self._polls += 1
+        if self._polls <= self.YIELDS:
+            os.sched_yield()
+        else:
+            time.sleep(self._sleep)
+            self._sleep = min(2 * self._sleep, self.LONGEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that a worker sent to the server."""
+
+    tag: Tag
+    worker: int
+    content: Bytes
+
+
+class Channel:
+    """One rank's end of the exchange. Workers are numbered by rank, from 1."""
+
+    def __init__(self, communicator: MPI.Comm) -> None:
+        """Duplicate and name the communicator, so that no other library's messages mix with ours. Collective."""
+        from mpi4py import MPI  # noqa: PLC0415 - importing it initialises MPI
+
+        self._mpi = MPI
+        self._comm = communicator.Dup()
+        self._comm.Set_name("mpisgd")
+        self._sends: dict[tuple[int, Tag], tuple[MPI.Request, Bytes]] = {}
+        self._reply: tuple[MPI.Request, Bytes] | None = None
+        self.rank: int = self._comm.rank
+        self.workers = range(1, self._comm.size)
+
+    # --- time
+
+    def now(self) -> float:
+        """Return a monotonic time, in seconds."""
+        return time.perf_counter()
+
+    def wait_until(self, done: Work, meanwhile: Work | None = None) -> None:
+        """Poll `done` until it is true; `meanwhile` does a little work and tells whether there was any."""
+        backoff = Backoff()
+        while not done():
+            if meanwhile is not None and meanwhile():
+                backoff.reset()
+            else:
+                backoff.pause()
+
+    # --- set-up
+
+    def server_announce(self, text: str) -> None:
+        """Tell every worker the same text. Collective, with `worker_hear`."""
+        content = np.frombuffer(text.encode(), np.uint8)
+        self._wait(self._comm.Ibcast(np.array([len(content)]), SERVER))
+        self._wait(self._comm.Ibcast(content, SERVER))
+
+    def worker_hear(self) -> str:
+        """Return the text the server announces. Collective."""
+        length = np.zeros(1, np.int64)
+        self._wait(self._comm.Ibcast(length, SERVER))
+        content = np.empty(length[0], np.uint8)
+        self._wait(self._comm.Ibcast(content, SERVER))
+        return content.tobytes().decode()
+
+    def server_share_weights(self, weights: Float) -> None:
+        """Give every worker the initial weights. Collective, with `worker_share_weights`."""
+        self._wait(self._comm.Ibcast(weights, SERVER))
+
+    def worker_share_weights(self, column_count: int) -> Float:
+        """Return the initial weights, float32 (column_count,). Collective."""
+        weights = np.empty(column_count, np.float32)
+        self._wait(self._comm.Ibcast(weights, SERVER))
+        return weights
+
+    def server_sum(self, count: int) -> NDArray[np.float64]:
+        """Return the sum of the workers' numbers, float64 (count,). Collective, with `worker_sum`."""
+        return self._sum(np.zeros(count))
+
+    def worker_sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add these to the other workers' numbers and return the sum. Collective."""
+        return self._sum(values)
+
+    # --- rows
+
+    def server_can_send_rows(self, worker: int) -> bool:
+        """Tell whether the last block sent to this worker has left."""
+        return self._has_left(worker, Tag.ROWS)
+
+    def server_send_rows(self, worker: int, block: Bytes) -> None:
+        """Send a packed block of rows; waits only for the block before it to leave."""
+        self._send(worker, Tag.ROWS, block)
+
+    def worker_poll_rows(self) -> Bytes | None:
+        """Return the next packed block of rows, if one has come."""
+        return self._receive(SERVER, Tag.ROWS) if self._comm.Iprobe(SERVER, Tag.ROWS) else None
+
+    def worker_ask_next_shard(self) -> None:
+        """Tell the server that this worker has begun on its next sample."""
+        self._send(SERVER, Tag.NEXT_SHARD, NOTHING)
+
+    # --- lock step
+
+    def server_merge(self, mine: Float, meanwhile: Work) -> Float:
+        """Return the sum of all ranks' buffers, doing `meanwhile` while waiting. Collective, a round each."""
+        total = np.empty_like(mine)
+        self._wait(self._comm.Iallreduce(mine, total), meanwhile)
+        return total
+
+    def worker_merge(self, mine: Float) -> Float:
+        """Return the sum of all ranks' buffers. Collective, a round each."""
+        total = np.empty_like(mine)
+        self._wait(self._comm.Iallreduce(mine, total))
+        return total
+
+    # --- Hogwild! at a distance
+
+    def worker_send_update(self, update: Bytes, largest_reply: int) -> None:
+        """Send a packed update and make ready for its reply of at most that many bytes; waits for neither."""
+        buffer = np.empty(largest_reply, np.uint8)
+        self._reply = (self._comm.Irecv(buffer, SERVER, Tag.REPLY), buffer)
+        self._send(SERVER, Tag.UPDATE, update)
+
+    def worker_poll_reply(self) -> Bytes | None:
+        """Return the reply to the last update, if it has come; polling also moves the messages along."""
+        assert self._reply is not None  # noqa: S101 - a worker asks only after it has sent
+        request, buffer = self._reply
+        status = self._mpi.Status()
+        if not request.Test(status):
+            return None
+        self._reply = None
+        return buffer[: status.Get_count(self._mpi.BYTE)]
+
+    def server_poll(self) -> Letter | None:
+        """Return the next message from any worker, if one has come."""
+        status = self._mpi.Status()
+        if not self._comm.Iprobe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
+            return None
+        worker, tag = status.Get_source(), Tag(status.Get_tag())
+        return Letter(tag, worker, self._receive(worker, tag))
+
+    def server_reply(self, worker: int, reply: Bytes) -> None:
+        """Answer a worker's update; waits only for the answer before it to leave, which it has."""
+        self._send(worker, Tag.REPLY, reply)
+
+    # --- the end
+
+    def worker_leave(self) -> None:
+        """Tell the server that this worker was told to stop and leaves; waits until all it sent has left."""
+        self._send(SERVER, Tag.GONE, NOTHING)
+        self.wait_until_sent()
+
+    def wait_until_sent(self) -> None:
+        """Wait until every message this rank has sent has left."""
+        self.wait_until(lambda: all([self._has_left(*key) for key in list(self._sends)]))
+
+    def abort(self, exit_code: int) -> None:
+        """End every rank of the job at once."""
+        self._comm.Abort(exit_code)
+
+    # --- below the pairs
+
+    def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
+        self.wait_until(lambda: self._has_left(rank, tag))
+        self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
+
+    def _has_left(self, rank: int, tag: Tag) -> bool:
+        """Tell whether the last message of this tag to that rank has left; if so, let go of its memory."""
+        under_way = self._sends.get((rank, tag))
+        if under_way is None or not under_way[0].Test():
+            return under_way is None
+        del self._sends[rank, tag]
+        return True
+
+    def _receive(self, rank: int, tag: Tag) -> Bytes:
+        """Receive a message that a probe has seen."""
+        status = self._mpi.Status()
+        self._comm.Probe(rank, tag, status)
+        content = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
+        self._comm.Recv(content, rank, tag)
+        return content
+
+    def _sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.empty_like(values)
+        self._wait(self._comm.Iallreduce(values, total))
+        return total
+
+    def _wait(self, request: MPI.Request, meanwhile: Work | None = None) -> None:
+        self.wait_until(request.Test, meanwhile)

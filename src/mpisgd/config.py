@@ -1,0 +1,163 @@
+"""Every setting of a training run, declared once: type, default, bounds, unit and meaning.
+
+`--help`, the validation (`settings.py`) and the table in the README are made from this declaration. Rank 0
+alone reads settings; the workers get the finished `Config` from it, so this module needs nothing but the
+standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["sync", "async"]
+LossName = Literal["hinge", "squared_hinge", "logistic"]
+Schedule = Literal["constant", "inverse", "inverse_sqrt"]
+Merge = Literal["mean", "sum", "sqrt"]
+Sharding = Literal["partition", "sample"]
+EvalSplit = Literal["validation", "test"]
+
+
+def setting(default: Any, meaning: str, *, unit: str = "", **bounds: float) -> Any:
+    """Declare a setting; `bounds` are pydantic's words: ge, gt, le, lt."""
+    return field(default=default, metadata={"meaning": meaning, "unit": unit, "bounds": bounds})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The resolved settings of one run. Frozen: nothing changes them once training has begun."""
+
+    # What to learn from
+    data: str | None = setting(
+        None, "rows to learn from: HDF5 made by 'mpisgd prepare', or svmlight text; none: a generated set"
+    )
+    bias: bool = setting(True, "add a column of ones, so that its weight is the bias")
+    normalize: bool = setting(False, "scale every row to unit Euclidean norm first")
+    sharding: Sharding = setting(
+        "partition",
+        "rows of a worker: a random partition of all rows, or a random sample of n / (2 x workers), drawn anew",
+    )
+    resample_passes: int = setting(
+        1, "with sample sharding: passes over a sample before the next one is used", unit="passes", ge=1
+    )
+    initial_model: str | None = setting(None, "start from this model's weights instead of zeros")
+
+    # How to learn
+    mode: Mode = setting("sync", "lock step (sync) or Hogwild! at a distance (async)")
+    loss: LossName = setting("hinge", "loss of a row; hinge makes a support vector machine")
+    regularization: float = setting(1e-5, "lambda of the penalty lambda/2 ||w||^2", ge=0, le=1)
+    learning_rate: float | None = setting(
+        None, "first step size; a mini-batch adds its rows' steps; none: 1 / mean squared row norm", gt=0
+    )
+    learning_rate_schedule: Schedule = setting(
+        "inverse", "how the step size falls with passes p: constant, rate/(1 + d p) or rate/sqrt(1 + d p)"
+    )
+    learning_rate_decay: float = setting(1.0, "d of the schedule", unit="1/pass", ge=0)
+    batch_size: int = setting(16, "rows of a mini-batch step", unit="rows", ge=1)
+    iterations: int = setting(10, "mini-batch steps of a turn, between two exchanges", unit="steps", ge=1)
+    gradient_threshold: float = setting(
+        0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0
+    )
+    merge: Merge = setting(
+        "sqrt",
+        "sync: the workers' changes of a weight are averaged (mean, as the original did), added up (sum), or"
+        " added up and divided by the square root of how many workers changed it (sqrt)",
+    )
+    seed: int = setting(0, "seed of every random choice", ge=0, le=2**63 - 1)
+
+    # When to stop
+    passes: float | None = setting(20.0, "stop after this many passes over the training rows", unit="passes", gt=0)
+    max_seconds: float | None = setting(None, "stop after this much training time", unit="s", gt=0)
+    target_accuracy: float | None = setting(None, "stop at this accuracy on the measured rows", gt=0, le=1)
+    patience: int | None = setting(
+        3, "stop when the objective on the measured rows has not improved for this many passes", unit="passes", ge=1
+    )
+    tolerance: float = setting(1e-3, "smallest relative fall of the objective that counts as better", ge=0, lt=1)
+
+    # What to measure and to leave
+    eval_interval: float = setting(0.5, "time between measurements of accuracy", unit="s", gt=0)
+    eval_split: EvalSplit = setting(
+        "validation",
+        "rows measured while training: validation (5 % of the training rows, at most 10,000, or the file's own)"
+        " or test, as the original did; otherwise the test rows are scored once, at the end",
+    )
+    run_dir: str | None = setting(None, "directory for model, config and metrics; none: runs/<date and time>")
+    force: bool = setting(False, "overwrite an earlier run in the run directory")
+    done_file: str | None = setting(
+        None, "file written as the very last act, for launchers that exit 0 when a host dies"
+    )
+
+    def to_json(self) -> str:
+        """Return the settings as JSON, for the broadcast to the workers and the model's record."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Return the config that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The 2018 report's values. It names neither a batch size nor a time limit: 128 rows make a turn of ten
+    # steps about one pass over a worker's sample of RCV1, and ten minutes end a run that never gets there.
+    "paper": {
+        "learning_rate": 1e-3,
+        "learning_rate_schedule": "constant",
+        "regularization": 0.0,
+        "iterations": 10,
+        "batch_size": 128,
+        "sharding": "sample",
+        "merge": "mean",
+        "eval_interval": 2.0,
+        "eval_split": "test",
+        "target_accuracy": 0.90,
+        "passes": None,
+        "patience": None,
+        "max_seconds": 600.0,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One setting as declared: what `--help`, the validation and the README say of it."""
+
+    name: str
+    kind: Any
+    default: Any
+    meaning: str
+    unit: str
+    bounds: dict[str, float]
+
+    @property
+    def optional(self) -> bool:
+        """Whether the setting may be unset ("none")."""
+        return type(None) in typing.get_args(self.kind)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words allowed, if the setting is a choice of words."""
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words: "an integer, at least 1"."""
+        if self.choices:
+            return " or ".join(self.choices)
+        kinds = typing.get_args(self.kind) if self.optional else (self.kind,)
+        names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+        bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+        limits = [f"{bounds[word]} {limit:.17g}" for word, limit in self.bounds.items()]
+        words = ", ".join([names[kinds[0]], *limits])
+        return words + (", or none" if self.optional else "")
+
+
+def declarations() -> dict[str, Declaration]:
+    """Return every setting's declaration by name, in the order of the class."""
+    kinds = typing.get_type_hints(Config)
+    return {
+        f.name: Declaration(f.name, kinds[f.name], f.default, **f.metadata) for f in dataclasses.fields(Config)
+    }

@@ -1,0 +1,69 @@
+"""What rank 0 says while it trains: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+
+class Console:
+    """Writes to standard output; a context manager that ends the live display."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(file=sys.stdout, highlight=False)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end_live()
+
+    def say(self, line: str) -> None:
+        """Write a line."""
+        if self._rich.is_terminal:
+            self._rich.print(Text(line))
+        else:
+            print(line, flush=True)  # noqa: T201 - the plain way out
+
+    def progress(self, metrics: dict[str, Any]) -> None:
+        """Show where training is: the latest measurement."""
+        line = progress_line(metrics)
+        if not self._rich.is_terminal:
+            self.say(line)
+            return
+        if self._live is None:
+            self._live = Live(console=self._rich, auto_refresh=False)
+            self._live.start()
+        self._live.update(Text(line), refresh=True)
+
+    def summary(self, title: str, facts: dict[str, str]) -> None:
+        """Write a small table of names and values."""
+        self._end_live()
+        if not self._rich.is_terminal:
+            width = max(map(len, facts))
+            self.say("\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in facts.items())]))
+            return
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, value in facts.items():
+            table.add_row(name, Text(value))
+        self._rich.print(table)
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def progress_line(metrics: dict[str, Any]) -> str:
+    """Return one line of the measurement that matters to somebody who waits."""
+    return (
+        f"{metrics['seconds']:8.2f} s  {metrics['passes']:7.2f} passes  {metrics['rows_per_second']:10,.0f} rows/s"
+        f"  accuracy {metrics['accuracy']:.4f}  objective {metrics['objective']:.4f}"
+        f"  round trip {1e3 * metrics['round_trip_p50']:.2f} ms"
+    )

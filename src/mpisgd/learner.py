@@ -1,0 +1,96 @@
+"""A worker's learning: where its shards come from, and its turns over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mpisgd.channel import Channel
+from mpisgd.job import Job
+from mpisgd.messages import unpack_rows
+from mpisgd.shard import Shard, ShardBuilder
+from mpisgd.svm import ScaledVector
+
+
+class ShardFeed:
+    """Receives this worker's shards: one for good, or with sample sharding one after the other.
+
+    The blocks of the next sample are taken in between turns: it travels while the worker learns from the last.
+    """
+
+    def __init__(self, channel: Channel, job: Job) -> None:
+        self._channel = channel
+        self._feature_count = job.feature_count
+        self._builder = ShardBuilder(job.preprocessing)
+        self._rng = np.random.default_rng([job.config.seed, channel.rank])
+        self._next: Shard | None = None
+        self._ended = False
+        self.renews = job.config.sharding == "sample"
+
+    def take(self) -> Shard | None:
+        """Wait for the next shard and return it in random order; None when the server ended the rows instead."""
+        self._channel.wait_until(self._is_there, self.look)
+        shard, self._next = self._next, None
+        if shard is None:
+            return None
+        if self.renews:
+            self._channel.worker_ask_next_shard()
+        return shard.shuffled(self._rng)
+
+    def look(self) -> bool:
+        """Take in one block if one has come; tell whether one had."""
+        content = self._channel.worker_poll_rows()
+        if content is None:
+            return False
+        header, rows, labels = unpack_rows(content, self._feature_count)
+        if header.ended:
+            self._ended = True
+        else:
+            self._next = self._builder.add(header, rows, labels)
+        return True
+
+    def drain(self) -> None:
+        """Take what is still on its way, so that nothing sent is left unreceived."""
+        self._channel.wait_until(lambda: self._ended, self.look)
+
+    def _is_there(self) -> bool:
+        return self._ended or self._next is not None
+
+
+class Learner:
+    """Takes turns over a shard in contiguous mini-batches, again and again."""
+
+    def __init__(self, job: Job, shard: Shard, shards: ShardFeed) -> None:
+        self._config = job.config
+        self._objective = job.objective
+        self._shard = shard
+        self._shards = shards
+        self._next_row = 0
+        self._passes = 0
+
+    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], None] | None = None) -> int:
+        """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
+
+        A batch ends with the shard. `between` is called after every step.
+        """
+        if self._shards.renews:
+            self._shards.look()
+        processed = 0
+        for _ in range(self._config.iterations):
+            start, rows = self._next_row, self._shard.rows
+            stop = min(start + self._config.batch_size, len(rows))
+            self._objective.minibatch_step(weights, rows, self._shard.labels, start, stop, step_size)
+            processed += stop - start
+            self._next_row = stop
+            if stop == len(rows):
+                self._end_pass()
+            if between is not None:
+                between()
+        return processed
+
+    def _end_pass(self) -> None:
+        self._next_row = 0
+        self._passes += 1
+        if self._shards.renews and self._passes % self._config.resample_passes == 0:
+            self._shard = self._shards.take() or self._shard

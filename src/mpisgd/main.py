@@ -1,0 +1,108 @@
+"""From the command line to a role to an exit code. The work is in the rooms below."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mpisgd.command_line import split_command, training_parser
+from mpisgd.errors import MpisgdError, RunError, UsageError, report
+
+if TYPE_CHECKING:
+    from mpisgd.channel import Channel
+
+# What launchers tell a process about itself before MPI starts: (rank, number of ranks).
+LAUNCHER_VARIABLES = (
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
+def entry_point() -> None:
+    """Run the program and end the process with its exit code."""
+    sys.exit(main(sys.argv[1:], os.environ))
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Return the exit code: 0, 1 for data and run-time faults, 2 for usage, 130 when interrupted early."""
+    rank, ranks = _launched_as(environment)
+    try:
+        command, rest = split_command(arguments)
+        if command == "train":
+            return _train(rest, environment, rank)
+        if ranks > 1:
+            raise UsageError(f"command line: '{command}' on {ranks} ranks, expected one process: start it without mpirun")
+        from mpisgd.commands import COMMANDS  # noqa: PLC0415 - training starts faster without
+
+        COMMANDS[command](rest)
+    except MpisgdError as error:
+        if rank == 0:
+            report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _launched_as(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return this process's rank and how many were launched, as far as the launcher said; else (0, 1)."""
+    for rank, ranks in LAUNCHER_VARIABLES:
+        if rank in environment:
+            return int(environment[rank]), int(environment.get(ranks, "1"))
+    return 0, 1
+
+
+def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) -> int:
+    if {"-h", "--help", "--version"} & set(arguments):
+        if rank == 0:
+            training_parser().parse(arguments)
+        return 0
+    try:
+        import mpi4py  # noqa: PLC0415 - nothing but training may start MPI
+
+        mpi4py.rc.threads = False
+        from mpi4py import MPI  # noqa: PLC0415
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"cannot load an MPI library: {reason}; install one: pip install 'mpisgd[mpich]'") from error
+    from mpisgd.channel import SERVER, Channel  # noqa: PLC0415
+
+    channel = Channel(MPI.COMM_WORLD)
+    try:
+        if channel.rank == SERVER:
+            _serve(channel, arguments, environment)
+        else:
+            _work(channel)
+    except MpisgdError as error:
+        report(error, rank=channel.rank)
+        return error.exit_code
+    except BaseException:  # a defect, whatever it is: the other ranks must not wait for this one
+        traceback.print_exc()
+        report(RunError("this rank failed; ending the job"), rank=channel.rank)
+        channel.abort(1)
+    return 0
+
+
+def _serve(channel: Channel, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    from mpisgd.interrupt import Interrupt  # noqa: PLC0415 - rank 0 alone
+    from mpisgd.training import train  # noqa: PLC0415 - rank 0 alone reads settings and files
+
+    interrupt = Interrupt()
+    if not channel.workers:
+        raise UsageError(
+            "found one rank, expected at least two, a server and a worker: start it with"
+            " mpirun -n 9 python -m mpisgd (or mpiexec, or srun with --mpi=pmi2 or pmix)"
+        )
+    train(channel, arguments, environment, interrupt)
+
+
+def _work(channel: Channel) -> None:
+    from mpisgd.interrupt import leave_signals_to_the_server  # noqa: PLC0415 - as above
+    from mpisgd.rank_worker import work  # noqa: PLC0415 - as above
+
+    leave_signals_to_the_server()
+    work(channel)

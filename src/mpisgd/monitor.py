@@ -1,0 +1,171 @@
+"""The server's account of a run: what was done, how good the weights are, and when to stop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mpisgd.compiled_loops import Float
+from mpisgd.console import Console
+from mpisgd.errors import RunError
+from mpisgd.evaluation import Measurement, measure_in_steps
+from mpisgd.interrupt import Interrupt
+from mpisgd.job import Job
+from mpisgd.run_log import RunLog
+from mpisgd.schedule import StopRule
+from mpisgd.shard import Shard
+from mpisgd.svm import ScaledVector
+
+# Round trips and staleness are reported over this many of the latest turns.
+RECENT_TURNS = 4_096
+
+
+class Monitor:
+    """Counts turns, measures the weights at fixed times and after each pass, and holds the reason to stop.
+
+    A measurement runs in small steps on a copy of the weights, so that serving goes on meanwhile.
+    `stop_reason` is None while the state is "running"; once it is set the state is "shutdown".
+    """
+
+    def __init__(
+        self, job: Job, held_out: Shard, log: RunLog, console: Console, interrupt: Interrupt, now: Callable[[], float]
+    ) -> None:
+        self._job, self._held_out, self._log, self._console = job, held_out, log, console
+        self._interrupt, self._now = interrupt, now
+        self._rule = StopRule(job.config)
+        self._began = now()
+        self._next_time = job.config.eval_interval
+        self._next_pass = 1
+        self._pending: Iterator[Measurement | None] | None = None
+        self._snapshot: dict[str, Any] = {}
+        self._round_trips: deque[float] = deque(maxlen=RECENT_TURNS)
+        self._staleness: deque[int] = deque(maxlen=RECENT_TURNS)
+        self.rows, self.updates, self.changes_sent = 0, 0, 0
+        self.bytes_up, self.bytes_down = 0, 0
+        self.stop_reason: str | None = None
+        self.failure: RunError | None = None
+        self.last: dict[str, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, in seconds."""
+        return self._now() - self._began
+
+    @property
+    def passes(self) -> float:
+        """Passes over the learning rows so far."""
+        return self._job.passes(self.rows)
+
+    def count_turn(self, rows: int, changes_sent: int, round_trip: float, staleness: int) -> None:
+        """Count one worker's turn; round_trip in seconds (0: none yet), staleness in updates by others."""
+        self.rows += rows
+        self.updates += 1
+        self.changes_sent += changes_sent
+        self._staleness.append(staleness)
+        if round_trip > 0:
+            self._round_trips.append(round_trip)
+
+    def check_limits(self) -> None:
+        """Look for a reason to stop that needs no measurement."""
+        if self._interrupt.received is not None:
+            self._shut_down(f"signal {self._interrupt.received}")
+        reason = self._rule.after_update(self.passes, self.seconds)
+        if reason is not None:
+            self._shut_down(reason)
+
+    def look(self, weights: Callable[[], ScaledVector]) -> bool:
+        """Do a little measuring if some is due; tell whether there was any to do.
+
+        `weights` returns a copy of the current weights.
+        """
+        if self._pending is None:
+            at_pass, at_time = self.passes >= self._next_pass, self.seconds >= self._next_time
+            if not (at_pass or at_time) or self.stop_reason is not None:
+                return False
+            self._begin(weights(), "pass" if at_pass else "time")
+        self._advance()
+        return True
+
+    def at_pass_end(self) -> bool:
+        """Tell whether a pass has been completed that is not measured yet."""
+        return self.passes >= self._next_pass
+
+    def measure_now(self, weights: ScaledVector, occasion: str) -> None:
+        """Measure at once: where the run must not depend on how long measuring takes, and at the end."""
+        while self._pending is not None:
+            self._advance()
+        self._begin(weights, occasion)
+        while self._pending is not None:
+            self._advance()
+
+    def _begin(self, weights: ScaledVector, occasion: str) -> None:
+        seconds, config = self.seconds, self._job.config
+        if occasion == "pass":
+            self._next_pass = int(self.passes) + 1
+        elif occasion == "time":
+            self._next_time = (seconds // config.eval_interval + 1) * config.eval_interval
+        self._snapshot = {
+            "seconds": seconds,
+            "occasion": occasion,
+            "rows": self.rows,
+            "passes": self.passes,
+            "rows_per_second": self.rows / seconds if seconds else 0.0,
+            "updates": self.updates,
+            "changes_sent": self.changes_sent,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "step_size": self._job.step_size(self.rows),
+            "round_trip_p50": _percentile(self._round_trips, 50),
+            "round_trip_p99": _percentile(self._round_trips, 99),
+            "staleness_p50": _percentile(self._staleness, 50),
+            "staleness_max": max(self._staleness, default=0),
+        }
+        self._pending = measure_in_steps(weights, self._held_out, self._job.objective)
+
+    def _advance(self) -> None:
+        assert self._pending is not None  # noqa: S101 - the callers see to it
+        result = next(self._pending)
+        if result is not None:
+            self._pending = None
+            self._record(result)
+
+    def _record(self, measured: Measurement) -> None:
+        self.last = {**self._snapshot, "accuracy": measured.accuracy, "objective": measured.objective}
+        try:
+            self._log.metrics(self.last)
+        except RunError as error:  # the workers must be told before the program can end
+            self.failure = error
+            self._shut_down("failed")
+        at_pass_end = self.last["occasion"] == "pass"
+        if not at_pass_end:
+            self._console.progress(self.last)
+        reason = self._rule.after_measurement(
+            measured.accuracy, measured.objective, self.last["passes"], at_pass_end=at_pass_end
+        )
+        if reason is not None:
+            self._shut_down(reason)
+
+    def _shut_down(self, reason: str) -> None:
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self.event("shutdown", reason=reason, seconds=self.seconds, passes=self.passes)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Log an event; a log that cannot be written ends the run in good order."""
+        try:
+            self._log.event(name, **facts)
+        except RunError as error:
+            self.failure = self.failure or error
+            self.stop_reason = self.stop_reason or "failed"
+
+
+def _percentile(values: deque[float] | deque[int], percent: float) -> float:
+    return float(np.percentile(np.array(values), percent)) if values else 0.0
+
+
+def copy_of(vector: Float, scale: float = 1.0) -> ScaledVector:
+    """Return weights that stay as they are while the server's go on."""
+    return ScaledVector(vector.copy(), scale)

@@ -1,0 +1,147 @@
+"""The server: rank 0 owns the weights.
+
+    sync    repeat: add up all workers' turns (one Allreduce), merge; measure while they take the next
+    async   repeat: take whichever update has come, add it, answer with what changed; measure when none has
+    both    once there is a reason to stop, tell each worker when it next asks; return when all have gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mpisgd.channel import Channel, Letter
+from mpisgd.compiled_loops import Float
+from mpisgd.job import Job
+from mpisgd.merging import Exchange
+from mpisgd.messages import ReplyHeader, Tag, pack_reply, unpack_update
+from mpisgd.monitor import Monitor
+from mpisgd.rank0_rows import SampleSender
+from mpisgd.svm import ScaledVector
+from mpisgd.weights import ServerWeights
+
+
+def serve_sync(
+    channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
+) -> ScaledVector:
+    """Merge the workers' turns round by round; return the final weights when every worker has gone.
+
+    The word to stop goes into the next round, which is merged as well: its turns are already under way. Passes
+    are measured between two rounds and not beside them, so that a seed gives the same run every time.
+    """
+    exchange = Exchange(job.column_count, len(channel.workers), job.config.merge)
+    mine = exchange.buffer()
+    weights = initial.copy()
+    crew = Crew(channel, monitor, samples)
+
+    def meanwhile() -> bool:
+        return crew.look() is not None or crew.send_samples() or monitor.look(lambda: ScaledVector(weights.copy()))
+
+    while True:
+        exchange.shared(mine)[0] = monitor.stop_reason is not None
+        total = channel.server_merge(mine, meanwhile)
+        exchange.merge(weights, total)
+        monitor.bytes_up += mine.nbytes * len(channel.workers)
+        monitor.bytes_down += mine.nbytes * len(channel.workers)
+        for rows, changes, round_trip in exchange.of_workers(total).tolist():
+            monitor.count_turn(int(rows), int(changes), round_trip, staleness=0)
+        if exchange.stops(total):
+            break
+        monitor.check_limits()
+        if monitor.at_pass_end() and monitor.stop_reason is None:
+            monitor.measure_now(ScaledVector(weights.copy()), "pass")
+    for worker in channel.workers:
+        crew.tell(worker)
+    crew.wait_until_gone()
+    return ScaledVector(weights)
+
+
+def serve_async(
+    channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
+) -> ScaledVector:
+    """Add every update as it comes, waiting for nobody; return the final weights when every worker has gone.
+
+    Updates that were under way when the reason to stop came are added as well; each is answered STOP.
+    """
+    weights = ServerWeights(initial)
+    heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
+    crew = Crew(channel, monitor, samples)
+
+    def snapshot() -> ScaledVector:
+        return ScaledVector(weights.current.vector.copy(), weights.current.scale)
+
+    def answer(letter: Letter) -> None:
+        header, columns, changes = unpack_update(letter.content)
+        staleness = weights.version - header.version
+        weights.add(columns, changes, header.decay)
+        monitor.bytes_up += len(letter.content)
+        monitor.count_turn(header.rows, int(np.count_nonzero(changes)), header.round_trip, staleness)
+        monitor.check_limits()
+        stop = monitor.stop_reason is not None
+        told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
+        reply = pack_reply(told, *weights.changes_since(heard_version[letter.worker]))
+        heard_version[letter.worker] = weights.version
+        monitor.bytes_down += len(reply)
+        channel.server_reply(letter.worker, reply)
+        if stop:
+            crew.tell(letter.worker)
+
+    def serve() -> bool:
+        letter = crew.look()
+        if letter is not None and letter.tag is Tag.UPDATE:
+            answer(letter)
+        return letter is not None or crew.send_samples() or monitor.look(snapshot)
+
+    channel.wait_until(crew.all_gone, serve)
+    crew.finish()
+    return weights.current
+
+
+class Crew:
+    """The server's account of its workers: who was told to stop, who has gone, who wants rows."""
+
+    def __init__(self, channel: Channel, monitor: Monitor, samples: SampleSender | None) -> None:
+        self._channel, self._monitor, self._samples = channel, monitor, samples
+        self._here = set(channel.workers)
+
+    def look(self) -> Letter | None:
+        """Open the next letter, if one has come; see to it here unless it is an update."""
+        letter = self._channel.server_poll()
+        if letter is None:
+            return None
+        if letter.tag is Tag.GONE:
+            self._here.remove(letter.worker)
+            self._monitor.event("worker_gone", worker=letter.worker)
+        if self._samples is not None and letter.tag is Tag.NEXT_SHARD:
+            self._samples.begin(letter.worker)
+        elif self._samples is not None and letter.tag is Tag.GONE:
+            self._samples.end(letter.worker)
+        return letter
+
+    def send_samples(self) -> bool:
+        """Send blocks of the next samples where there is room; tell whether any was sent."""
+        return self._samples is not None and self._samples.advance()
+
+    def tell(self, worker: int) -> None:
+        """Note that a worker has been told to stop."""
+        self._monitor.event("worker_told", worker=worker)
+
+    def all_gone(self) -> bool:
+        """Tell whether every worker has said goodbye."""
+        return not self._here
+
+    def wait_until_gone(self) -> None:
+        """Wait until every worker has said goodbye and has all that was sent."""
+        self._channel.wait_until(self.all_gone, lambda: self.look() is not None or self.send_samples())
+        self.finish()
+
+    def finish(self) -> None:
+        """Send the workers that have gone the last they wait for."""
+        if self._samples is not None:
+            self._samples.finish()
+        self._channel.wait_until_sent()
+
+
+Serve = Callable[[Channel, Job, Float, Monitor, SampleSender | None], ScaledVector]
+SERVE: dict[str, Serve] = {"sync": serve_sync, "async": serve_async}

@@ -1,0 +1,55 @@
+"""Step sizes, and the rule that says when to stop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mpisgd.config import Config
+
+
+def step_size(config: Config, learning_rate: float, passes: float) -> float:
+    """Return the step size after `passes` passes of all workers together.
+
+    inverse: eta_0 / (1 + d p), Robbins and Monro's conditions hold; inverse_sqrt: eta_0 / sqrt(1 + d p).
+    """
+    slowdown = 1.0 + config.learning_rate_decay * passes
+    divisors = {"constant": 1.0, "inverse": slowdown, "inverse_sqrt": math.sqrt(slowdown)}
+    return learning_rate / divisors[config.learning_rate_schedule]
+
+
+@dataclass
+class StopRule:
+    """Decides when training is over, from passes and time alone and from each measurement.
+
+    Every method returns the reason to stop, or None to go on.
+    """
+
+    config: Config
+    best_objective: float = math.inf
+    best_passes: float = 0.0
+
+    def after_update(self, passes: float, seconds: float) -> str | None:
+        """Check the limits that need no measurement."""
+        if self.config.passes is not None and passes >= self.config.passes:
+            return "passes"
+        if self.config.max_seconds is not None and seconds >= self.config.max_seconds:
+            return "max_seconds"
+        return None
+
+    def after_measurement(self, accuracy: float, objective: float, passes: float, *, at_pass_end: bool) -> str | None:
+        """Check divergence and target on every measurement of the weights, patience on those after a pass.
+
+        So how long a run is patient depends on what it learnt, and not on when the clock struck.
+        """
+        if not math.isfinite(objective):
+            return "diverged"
+        if self.config.target_accuracy is not None and accuracy >= self.config.target_accuracy:
+            return "target_accuracy"
+        if not at_pass_end:
+            return None
+        if objective < self.best_objective * (1 - self.config.tolerance):
+            self.best_objective, self.best_passes = objective, passes
+        elif self.config.patience is not None and passes - self.best_passes >= self.config.patience:
+            return "no_improvement"
+        return None

@@ -1,0 +1,126 @@
+"""From the sources of settings to one checked `Config`: command line, environment, TOML file, preset, default.
+
+The first source that names a setting wins, in that order. Every message names the source, the setting, what
+was found and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from mpisgd.config import PRESETS, Config, Declaration, declarations
+from mpisgd.errors import UsageError
+
+PREFIX = "MPISGD_"
+# Kubernetes sets NAME_SERVICE_HOST, NAME_PORT_80_TCP, ... in every pod for every Service of the namespace.
+SERVICE_LINK_MARKS = ("_SERVICE_", "_PORT")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Raw values by setting name, and how a message names one of them."""
+
+    values: Mapping[str, Any]
+    label: str
+
+    def name_of(self, setting: str) -> str:
+        """Return where the user wrote the setting."""
+        return self.label.format(name=setting, option=setting.replace("_", "-"), variable=PREFIX + setting.upper())
+
+
+def resolve(command_line: Mapping[str, str | bool], environment: Mapping[str, str]) -> Config:
+    """Return the config that the sources give together.
+
+    `command_line` maps setting names (and "config", "preset") to raw values; only what the user typed is in it.
+
+    Raises:
+        UsageError: an unknown setting, a value out of bounds, an unreadable config file, no rule to stop by.
+
+    """
+    typed = dict(command_line)
+    variables = _environment_values(environment)
+    config_file = typed.pop("config", variables.pop("config", None))
+    preset = typed.pop("preset", variables.pop("preset", None))
+    sources = [
+        Source(typed, "command line: --{option}"),
+        Source(variables, "environment: {variable}"),
+        *([Source(_read_toml(Path(str(config_file))), f"{config_file}: {{name}}")] if config_file else []),
+        *([Source(_preset_values(str(preset)), f"preset {preset}: {{name}}")] if preset else []),
+    ]
+    config = Config(**_checked_values(sources))
+    if config.passes is config.max_seconds is config.target_accuracy is config.patience is None:
+        raise UsageError(
+            "no rule to stop by: passes, max_seconds, target_accuracy and patience are all none; set at least one"
+        )
+    return config
+
+
+def to_toml(config: Config) -> str:
+    """Return the config as the TOML that `--config` reads; settings that are unset say "none"."""
+    import tomli_w  # noqa: PLC0415 - rank 0 alone needs it
+
+    return tomli_w.dumps({name: "none" if value is None else value for name, value in asdict(config).items()})
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the nearest known name, or nothing."""
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+
+
+def _checked_values(sources: list[Source]) -> dict[str, Any]:
+    declared = declarations()
+    checked: dict[str, Any] = {}
+    for source in sources:
+        for name, found in source.values.items():
+            if name not in declared:
+                raise UsageError(f"{source.name_of(name)}: unknown setting{suggest(name, declared)}")
+            value = _checked(declared[name], found, source.name_of(name))
+            checked.setdefault(name, value)
+    return checked
+
+
+def _checked(declared: Declaration, found: Any, where: str) -> Any:
+    """Return the value in the declared type, converted from text where need be."""
+    from pydantic import ConfigDict, Field, TypeAdapter, ValidationError  # noqa: PLC0415 - rank 0 alone needs it
+
+    if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
+        return None
+    bounded: Any = Annotated[declared.kind, Field(**declared.bounds)] if declared.bounds else declared.kind
+    adapter = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return adapter.validate_python(found)
+    except ValidationError as error:
+        raise UsageError(f"{where}: found {found!r}, expected {declared.expected}") from error
+
+
+def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the MPISGD_... variables by setting name; those Kubernetes makes up are none of ours."""
+    known = {PREFIX + name.upper(): name for name in (*declarations(), "config", "preset")}
+    found = {}
+    for variable, value in environment.items():
+        if variable in known:
+            found[known[variable]] = value
+        elif variable.startswith(PREFIX) and not any(mark in variable for mark in SERVICE_LINK_MARKS):
+            raise UsageError(f"environment: {variable}: unknown setting{suggest(variable, known)}")
+    return found
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the config file: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file: {error}") from error
+
+
+def _preset_values(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise UsageError(f"preset: found '{name}', expected {' or '.join(PRESETS)}{suggest(name, PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,64 @@
+"""A worker's shard, put together from the blocks it comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpisgd.compiled_loops import Float, Index
+from mpisgd.messages import RowsHeader
+from mpisgd.preprocessing import Preprocessing
+from mpisgd.sparse_rows import SparseRows, index_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The rows a worker learns from, in random order and with labels +1 or -1, float32 (rows,)."""
+
+    rows: SparseRows
+    labels: Float
+
+    def shuffled(self, rng: np.random.Generator) -> Shard:
+        """Return a copy in random order, so that contiguous mini-batches are random ones."""
+        order = rng.permutation(len(self.rows))
+        return Shard(self.rows.take(order), self.labels[order])
+
+
+@dataclass(slots=True)
+class ShardBuilder:
+    """Takes blocks as they arrive, preprocesses them and copies them to their place; no block is kept.
+
+    The first block's header says how large the shard will be, so the arrays are made once, at their size.
+    """
+
+    preprocessing: Preprocessing
+    _shard: Shard | None = None
+    _rows: int = field(default=0)
+    _elements: int = field(default=0)
+
+    def add(self, header: RowsHeader, block: SparseRows, labels: Float) -> Shard | None:
+        """Add a block; return the shard when this was its last, and be ready for the next shard."""
+        block = self.preprocessing.apply(block).compact()
+        if self._shard is None:
+            self._shard = self._empty_shard(header, block.column_count)
+        rows, shard = self._shard.rows, self._shard
+        stop_row, stop_element = self._rows + len(block), self._elements + block.elements
+        rows.values[self._elements : stop_element] = block.values
+        rows.columns[self._elements : stop_element] = block.columns
+        rows.row_pointers[self._rows + 1 : stop_row + 1] = block.row_pointers[1:]
+        rows.row_pointers[self._rows + 1 : stop_row + 1] += self._elements
+        shard.labels[self._rows : stop_row] = labels
+        self._rows, self._elements = stop_row, stop_element
+        if self._rows < header.shard_rows:
+            return None
+        self._shard, self._rows, self._elements = None, 0, 0
+        return shard
+
+    def _empty_shard(self, header: RowsHeader, column_count: int) -> Shard:
+        elements = header.shard_elements + header.shard_rows * self.preprocessing.bias
+        kind = index_dtype(elements, column_count)
+        columns: Index = np.empty(elements, kind)
+        pointers: Index = np.zeros(header.shard_rows + 1, kind)
+        rows = SparseRows(np.empty(elements, np.float32), columns, pointers, column_count)
+        return Shard(rows, np.empty(header.shard_rows, np.float32))

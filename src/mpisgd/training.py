@@ -1,0 +1,248 @@
+"""Rank 0's whole run: find the rows, announce the job, send the shards, serve, and leave the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpisgd.channel import Channel
+from mpisgd.command_line import training_values
+from mpisgd.compiled_loops import Float
+from mpisgd.config import Config
+from mpisgd.console import Console
+from mpisgd.dataset import Dataset, MemoryDataset, open_dataset
+from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
+from mpisgd.evaluation import Scores, score
+from mpisgd.files import write_atomically
+from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
+from mpisgd.interrupt import Interrupt
+from mpisgd.job import NO_JOB, Job
+from mpisgd.messages import pack_rows_end
+from mpisgd.model import Model, load_model
+from mpisgd.monitor import Monitor
+from mpisgd.preprocessing import Preprocessing
+from mpisgd.rank0_rows import RowPlan, SampleSender, read_learning_rows, read_split, scatter_partition
+from mpisgd.rank0_server import SERVE
+from mpisgd.run_log import CONFIG, MODEL, RunLog, make_run_directory
+from mpisgd.settings import resolve, to_toml
+from mpisgd.shard import Shard
+from mpisgd.svm import ScaledVector
+
+GENERATED_NOTE = (
+    "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
+    " The real one: python data/prepare_rcv1.py --download libsvm"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Rows that no worker sees: those measured on while training, and the test rows, if there are any."""
+
+    measured: Shard
+    test: Shard | None
+
+
+def train(
+    channel: Channel, arguments: Sequence[str], environment: Mapping[str, str], interrupt: Interrupt
+) -> None:
+    """Train on all ranks of the channel, from rank 0, with the settings of the command line and its like.
+
+    Raises:
+        MpisgdError: something was wrong; every worker has been told to leave.
+
+    """
+    with Console() as console:
+        with _on_error(lambda: channel.server_announce(NO_JOB)):
+            config = resolve(training_values(arguments), environment)
+            job, dataset, plan, initial, log = _set_up(channel, config, console)
+        channel.server_announce(job.to_json())
+        with dataset:
+            with _on_error(lambda: _end_rows(channel)):
+                held_out, samples = _send_rows(channel, job, dataset, plan)
+            interrupt.defer()
+            channel.server_share_weights(initial)
+            job = job.with_learning_rate(channel.server_sum(2))
+            monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now)
+            _begin(job, dataset, channel, monitor, console)
+            weights = SERVE[config.mode](channel, job, initial, monitor, samples)
+            _finish(job, dataset, monitor, weights, held_out, log, console)
+
+
+@contextmanager
+def _on_error(tell_workers: Callable[[], None]) -> Iterator[None]:
+    """Let the workers, who wait for what is being made, know that it will not come."""
+    try:
+        yield
+    except MpisgdError:
+        tell_workers()
+        raise
+
+
+def _end_rows(channel: Channel) -> None:
+    for worker in channel.workers:
+        channel.server_send_rows(worker, pack_rows_end())
+    channel.wait_until_sent()
+
+
+def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Dataset, RowPlan, Float, RunLog]:
+    """Find everything that can be wrong before a row travels."""
+    if config.done_file is not None:
+        _remove_done_file(Path(config.done_file))
+    dataset = _open(config, console)
+    plan = RowPlan(dataset, config, len(channel.workers))
+    job = Job(config, dataset.column_count, plan.learning_rows)
+    initial = _initial_weights(job, dataset)
+    log = RunLog(make_run_directory(config.run_dir, force=config.force))
+    return job, dataset, plan, initial, log
+
+
+def _remove_done_file(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"done file {path}: cannot remove the one there: {error.strerror}") from error
+
+
+def _open(config: Config, console: Console) -> Dataset:
+    if config.data is not None:
+        return open_dataset(Path(config.data), split_for_text="train")
+    console.say(GENERATED_NOTE)
+    made = generate(DEFAULT_ROWS, DEFAULT_TEST_ROWS, config.seed)
+    parts = {"train": (made.rows, made.labels), "test": (made.test_rows, made.test_labels)}
+    return MemoryDataset("generated", made.rows.column_count, ("-1", "1"), parts)
+
+
+def _initial_weights(job: Job, dataset: Dataset) -> Float:
+    """Return zeros, or a saved model's weights, float32 (column_count,)."""
+    if job.config.initial_model is None:
+        return np.zeros(job.column_count, np.float32)
+    path = job.config.initial_model
+    model = load_model(Path(path))
+    if model.feature_count != dataset.column_count:
+        raise DataError(
+            f"{path}: found a model of {model.feature_count} features, expected {dataset.column_count}"
+            f" as in {dataset.name}"
+        )
+    if model.preprocessing != job.preprocessing:
+        raise UsageError(
+            f"{path}: found a model with {_words(model.preprocessing)}, expected"
+            f" {_words(job.preprocessing)} as set"
+        )
+    return model.vector()
+
+
+def _words(preprocessing: Preprocessing) -> str:
+    return ", ".join(f"{name} {str(value).lower()}" for name, value in asdict(preprocessing).items())
+
+
+def _send_rows(
+    channel: Channel, job: Job, dataset: Dataset, plan: RowPlan
+) -> tuple[HeldOut, SampleSender | None]:
+    """Send the shards, or the first samples; keep what is held out."""
+    prepare = job.preprocessing
+    test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None
+    samples = None
+    if job.config.sharding == "partition":
+        nobodys = scatter_partition(channel, dataset, plan.owner)
+        channel.wait_until_sent()
+    else:
+        learning, nobodys = read_learning_rows(dataset, plan.owner)
+        samples = SampleSender(channel, learning, job.config.seed)
+        for worker in channel.workers:
+            samples.begin(worker)
+        samples.finish()
+    if plan.measured_split is None:
+        return HeldOut(Shard(prepare.apply(nobodys.rows), nobodys.labels), test), samples
+    if plan.measured_split == "test" and test is not None:
+        return HeldOut(test, test), samples
+    return HeldOut(read_split(dataset, plan.measured_split, prepare), test), samples
+
+
+def _begin(job: Job, dataset: Dataset, channel: Channel, monitor: Monitor, console: Console) -> None:
+    config = job.config
+    monitor.event(
+        "training",
+        data=dataset.name,
+        mode=config.mode,
+        workers=len(channel.workers),
+        learning_rows=job.learning_rows,
+        features=job.feature_count,
+        learning_rate=config.learning_rate,
+    )
+    console.say(
+        f"{config.mode}: {len(channel.workers)} workers learn {job.learning_rows:,} rows of"
+        f" {job.feature_count:,} features; measured on {config.eval_split} rows"
+    )
+
+
+def _finish(
+    job: Job,
+    dataset: Dataset,
+    monitor: Monitor,
+    weights: ScaledVector,
+    held_out: HeldOut,
+    log: RunLog,
+    console: Console,
+) -> None:
+    """Measure the final weights, save the model, score the test rows, say how it went."""
+    monitor.measure_now(weights, "end")
+    if monitor.stop_reason == "diverged":
+        raise RunError(
+            f"the weights are no longer finite after {monitor.passes:.2f} passes; nothing was saved;"
+            f" lower --learning-rate (it was {job.config.learning_rate:g})"
+        )
+    model = Model.from_vector(weights.weights(), job.preprocessing, dataset.classes, job.config)
+    model.save(log.directory / MODEL)
+    write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
+    scores = _test_scores(weights, held_out)
+    if monitor.failure is not None:
+        raise monitor.failure
+    log.event(
+        "finished",
+        reason=monitor.stop_reason,
+        seconds=monitor.last["seconds"],
+        passes=monitor.last["passes"],
+        measured=monitor.last["accuracy"],
+        test=asdict(scores) if scores else None,
+    )
+    console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))
+    if job.config.done_file is not None:
+        write_atomically(Path(job.config.done_file), f"{monitor.stop_reason}\n".encode())
+
+
+def _test_scores(weights: ScaledVector, held_out: HeldOut) -> Scores | None:
+    if held_out.test is None:
+        return None
+    rows, labels = held_out.test.rows, held_out.test.labels
+    return score(rows.margins(weights.weights(), 0, len(rows)), labels)
+
+
+def _outcome(monitor: Monitor) -> str:
+    """Return in words why training stopped."""
+    words = {
+        "passes": "all passes done",
+        "max_seconds": "time limit reached",
+        "target_accuracy": "target accuracy reached",
+        "no_improvement": "no longer improving",
+    }
+    reason = str(monitor.stop_reason)
+    return words.get(reason, f"stopped by {reason}")
+
+
+def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
+    last = monitor.last
+    return {
+        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, scored once)" if scores else "no test rows",
+        f"{job.config.eval_split} accuracy": f"{last['accuracy']:.4f}, objective {last['objective']:.4f}",
+        "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
+        f" ({last['rows_per_second']:,.0f} rows/s)",
+        "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"
+        f" {last['bytes_down'] / 1e6:,.1f} MB down",
+        "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
+        "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most",
+        "run directory": str(directory),
+    }

@@ -1,0 +1,115 @@
+"""The two ends of the asynchronous exchange: the server's versioned weights and a worker's copy of them.
+
+Both hold w = scale * vector. The penalty shrinks only the scale, so a vector's entry changes on the server
+exactly when an update touches its column, and a reply needs just the entries that changed: everywhere else the
+worker's vector already has the server's bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.compiled_loops import Float
+from mpisgd.messages import ReplyHeader, dense_is_smaller
+from mpisgd.svm import ScaledVector
+
+Columns = NDArray[np.signedinteger[Any]] | None
+
+# Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
+SMALLEST_SCALE = 1e-6
+
+
+class ServerWeights:
+    """The weights that rank 0 owns, with the version at which each column last changed."""
+
+    def __init__(self, initial: Float) -> None:
+        self.current = ScaledVector(initial.copy())
+        self.version = 0
+        self.log_folded = 0.0
+        self._changed_at = np.zeros(len(initial), np.int64)
+
+    def add(self, columns: Columns, changes: Float, decay: float) -> None:
+        """Merge a turn as Hogwild! does: shrink by its decay, add its changes of the weights."""
+        self.version += 1
+        self.current.scale *= decay
+        where: Any = slice(None) if columns is None else columns
+        self.current.vector[where] += changes * np.float32(1 / self.current.scale)
+        self._changed_at[where] = self.version
+        if self.current.scale < SMALLEST_SCALE:
+            self._fold_scale()
+
+    def changes_since(self, version: int) -> tuple[Columns, Float]:
+        """Return the columns that changed after `version` and the vector there; whole where that is smaller."""
+        columns = np.flatnonzero(self._changed_at > version)
+        if dense_is_smaller(len(columns), len(self._changed_at)):
+            return None, self.current.vector
+        return columns, self.current.vector[columns]
+
+    def _fold_scale(self) -> None:
+        self.current.vector *= np.float32(self.current.scale)
+        self.log_folded += math.log(self.current.scale)
+        self.current.scale = 1.0
+        self._changed_at[:] = self.version
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a worker sends of a turn: the changes of the weights at `columns` (None: at all), and the decay."""
+
+    columns: Columns
+    changes: Float
+    decay: float
+
+
+class WorkerWeights:
+    """A worker's copy: the server's weights as last heard, plus its own changes since.
+
+    `base` is the vector the server will have once it has added every update sent; local - base is what is not
+    sent yet: the turn under way and everything the threshold held back.
+    """
+
+    def __init__(self, initial: Float) -> None:
+        self.local = ScaledVector(initial.copy())
+        self._base = initial.copy()
+        self._scale_sent = 1.0
+        self._log_folded = 0.0
+
+    def take_turn(self, threshold: float) -> Turn:
+        """Take out what the turn changed by more than `threshold`, as sent from now on; keep the rest."""
+        vector, scale = self.local.vector, self.local.scale
+        columns = np.flatnonzero(vector != self._base)
+        changes = (vector[columns] - self._base[columns]) * np.float32(scale)
+        if threshold > 0:
+            large = np.abs(changes) > threshold
+            columns, changes = columns[large], changes[large]
+        self._base[columns] = vector[columns]
+        turn = Turn(columns, changes, scale / self._scale_sent)
+        self._scale_sent = scale
+        if dense_is_smaller(len(columns), len(vector)):
+            turn.columns, turn.changes = None, _spread(columns, changes, len(vector))
+        return turn
+
+    def hear(self, header: ReplyHeader, columns: Columns, values: Float) -> None:
+        """Move to the server's weights, which contain every update sent so far, keeping what is not sent."""
+        unsent_decay = self.local.scale / self._scale_sent
+        if header.log_folded != self._log_folded:
+            factor = np.float32(math.exp(header.log_folded - self._log_folded))
+            self.local.vector *= factor
+            self._base *= factor
+            self._log_folded = header.log_folded
+        where: Any = slice(None) if columns is None else columns
+        self.local.vector[where] += values - self._base[where]
+        self._base[where] = values
+        self._scale_sent = header.scale
+        self.local.scale = header.scale * unsent_decay
+
+
+def _spread(columns: NDArray[np.signedinteger[Any]], changes: Float, column_count: int) -> Float:
+    dense = np.zeros(column_count, np.float32)
+    dense[columns] = changes
+    return dense

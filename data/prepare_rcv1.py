@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpisgd.errors import MpisgdError
 from mpisgd.lyrl2004 import SOURCE
-from mpisgd.prepare import Summary, prepare, prepare_lyrl2004
+from mpisgd.prepare import describe, prepare, prepare_lyrl2004
 
 PROGRAM = "prepare_rcv1"
 TIMEOUT_SECONDS = 30.0
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             summary = prepare(chosen.libsvm, chosen.test, chosen.out, force=chosen.force)
         else:
             summary = prepare_lyrl2004(chosen.lyrl2004, chosen.topic, chosen.out, force=chosen.force)
-        show(summary)
+        print(describe(summary))
     except MpisgdError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -106,16 +106,6 @@ def fetch(url: str, target: Path) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def show(summary: Summary) -> None:
-    """Print what was written and what to do next."""
-    print(f"{summary.path}: {summary.column_count} columns, {summary.elements} non-zeros")
-    negative, positive = summary.classes
-    for split, rows in summary.splits.items():
-        share = summary.positive[split] / rows
-        print(f"  {split}: {rows} rows, {share:.1%} of class {positive}, {1 - share:.1%} of class {negative}")
-    print(f"  in {summary.seconds:.1f} s. Next: mpirun -n 9 python -m mpisgd --data {summary.path}")
 
 
 def _name(url: str) -> str:

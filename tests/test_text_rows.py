@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisgd import text_rows
@@ -70,6 +70,7 @@ def read(content: bytes, name: str = "rows.svm", block_bytes: int = 1000) -> lis
         return list(read_blocks(path, block_bytes=block_bytes))
 
 
+@settings(deadline=None)  # each example writes to the disk
 @given(texts(), st.sampled_from(sorted(COMPRESSIONS)), st.integers(1, 200))
 def test_text_is_read_as_a_plain_reader_reads_it(text: str, compression: str, block_bytes: int) -> None:
     blocks = read(COMPRESSIONS[compression](text.encode()), "any.name", block_bytes)
@@ -79,6 +80,7 @@ def test_text_is_read_as_a_plain_reader_reads_it(text: str, compression: str, bl
             assert (np.diff(block.rows.columns[start:stop]) > 0).all()
 
 
+@settings(deadline=None)
 @given(texts())
 def test_every_row_knows_its_line(text: str) -> None:
     expected = [i for i, line in enumerate(text.split("\n"), 1) if line.split("#")[0].strip()]

@@ -30,7 +30,7 @@ Work = Callable[[], bool]
 class Backoff:
     """How a poll that found nothing passes the time: yield at first, then sleep twice as long each time."""
 
-    YIELDS = 200
+    YIELDS = 20000
     SHORTEST, LONGEST = 2e-5, 2e-3  # s
 
     def __init__(self) -> None:

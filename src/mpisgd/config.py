@@ -56,7 +56,7 @@ class Config:
         "inverse", "how the step size falls with passes p: constant, rate/(1 + d p) or rate/sqrt(1 + d p)"
     )
     learning_rate_decay: float = setting(1.0, "d of the schedule", unit="1/pass", ge=0)
-    batch_size: int = setting(16, "rows of a mini-batch step", unit="rows", ge=1)
+    batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int = setting(10, "mini-batch steps of a turn, between two exchanges", unit="steps", ge=1)
     gradient_threshold: float = setting(
         0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0

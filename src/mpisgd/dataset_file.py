@@ -110,12 +110,15 @@ class DatasetFile:
     def _shape(self) -> tuple[int, int]:
         """Return the counts of rows and columns after a look at whether this is our layout at all."""
         with _reading(self.path, "file"):
+            found = self._file.attrs.get("format_version", FORMAT_VERSION)
+            if found != FORMAT_VERSION:
+                raise DataError(f"{self.path}: found format_version {found}, expected {FORMAT_VERSION}")
             group = self._file.get("X")
             kind = group.attrs.get("encoding-type") if group is not None else None
             if not isinstance(group, h5py.Group) or _text(kind) != "csr_matrix":
                 held = ", ".join(sorted(self._file)) or "nothing"
-                found = f"X of encoding {_text(kind)!r}" if group is not None else held
-                raise DataError(f"{self.path}: found {found}, expected a group X of encoding 'csr_matrix'")
+                held = f"X of encoding {_text(kind)!r}" if group is not None else held
+                raise DataError(f"{self.path}: found {held}, expected a group X of encoding 'csr_matrix'")
         with _reading(self.path, "attribute shape of X"):
             shape = [int(size) for size in group.attrs["shape"]]
         if len(shape) != 2 or min(shape) < 0:
@@ -198,7 +201,7 @@ class DatasetWriter:
         self._finished = False
         with self._writing():
             self._output = _Output(self._partial, "w+")
-            self._file = h5py.File(self._output, "w")
+        self._file = h5py.File(self._output, "w")
 
     def append(self, split: str, rows: SparseRows) -> None:
         """Write rows at the end of the file as rows of a split.

@@ -101,7 +101,7 @@ def _labels(block: TextBlock, topic: Topic) -> NDArray[np.float64]:
     if unknown.any():
         row = int(np.argmax(unknown))
         raise DataError(
-            f"{block.path}: line {block.lines[row]}: found document {block.labels[row]:.0f},"
+            f"{block.path}: line {block.lines[row]}: found document {block.labels[row]:.15g},"
             f" expected one that has a topic in {topic.path}: that file may be of another collection"
         )
     return np.where(topic.positive[places], 1.0, -1.0)

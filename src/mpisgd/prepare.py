@@ -126,6 +126,19 @@ def _first_labels(blocks: Iterable[TextBlock]) -> tuple[tuple[str, str], NDArray
     return classes, np.concatenate(labels) == max(spellings)
 
 
+def describe(summary: Summary) -> str:
+    """Return in a few lines what was written and what to do next."""
+    negative, positive = summary.classes
+    lines = [f"{summary.path}: {summary.column_count} columns, {summary.elements} non-zeros"]
+    for split, rows in summary.splits.items():
+        share = summary.positive[split] / rows
+        lines.append(
+            f"  {split}: {rows} rows, {share:.1%} of class {positive}, {1 - share:.1%} of class {negative}"
+        )
+    lines.append(f"  in {summary.seconds:.1f} s. Next: mpirun -n 9 python -m mpisgd --data {summary.path}")
+    return "\n".join(lines)
+
+
 @contextmanager
 def progress(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Show on standard error how far reading is; call what is yielded with each count of further bytes.

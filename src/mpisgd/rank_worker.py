@@ -14,7 +14,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job, norm_facts
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.merging import Exchange
-from mpisgd.messages import Bytes, ReplyHeader, UpdateHeader, largest_reply, pack_update, unpack_reply
+from mpisgd.messages import UpdateHeader, largest_reply, pack_update, unpack_reply
 from mpisgd.svm import ScaledVector
 from mpisgd.weights import WorkerWeights
 
@@ -35,7 +35,8 @@ def work(channel: Channel) -> None:
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         (work_sync if job.config.mode == "sync" else work_async)(channel, job, learner, initial)
     channel.worker_leave()
-    shards.drain()
+    if shards.renews:
+        shards.drain()
 
 
 def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
@@ -83,57 +84,54 @@ def _withhold(changes: Float, threshold: float) -> Float | None:
 def work_async(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
     """Take turns at this worker's own pace: while an update and its reply travel, the next turn is computed.
 
-    So a turn begins from the weights of the last reply plus this worker's own update under way.
+    The reply is taken in between two steps, as soon as it is there, so the rest of the turn has fresher weights.
     """
-    weights = WorkerWeights(initial)
-    mailbox = Mailbox(channel, job.column_count)
-    heard = ReplyHeader(stop=False, version=0, rows=0, scale=1.0, log_folded=0.0)
-    under_way = 0  # rows of the update under way
+    mailbox = Mailbox(channel, job, WorkerWeights(initial))
     while True:
-        version = heard.version + mailbox.expecting
-        rows = learner.turn(weights.local, job.step_size(heard.rows + under_way), mailbox.look)
-        if mailbox.expecting:
-            heard, columns, values = unpack_reply(mailbox.wait())
-            if heard.stop:
-                return
-            weights.hear(heard, columns, values)
-        turn = weights.take_turn(job.config.gradient_threshold)
-        header = UpdateHeader(version, rows, turn.decay, mailbox.round_trip)
-        mailbox.send(pack_update(header, turn.columns, turn.changes))
-        under_way = rows
+        version, rows_known = mailbox.version, mailbox.rows
+        rows = learner.turn(mailbox.weights.local, job.step_size(rows_known), mailbox.look)
+        mailbox.wait()
+        if mailbox.stopped:
+            return
+        mailbox.send_turn(version, rows)
 
 
 class Mailbox:
-    """A worker's exchange with the server: one update under way at most, its reply looked for between steps."""
+    """A worker's exchange with the server, one update under way at most, and its copy of the weights."""
 
-    def __init__(self, channel: Channel, column_count: int) -> None:
+    def __init__(self, channel: Channel, job: Job, weights: WorkerWeights) -> None:
         self._channel = channel
-        self._largest_reply = largest_reply(column_count)
-        self._reply: Bytes | None = None
-        self._sent_at = 0.0
-        self.expecting = False
-        self.round_trip = 0.0  # s, of the last update whose reply has come
+        self._threshold = job.config.gradient_threshold
+        self._largest_reply = largest_reply(job.column_count)
+        self._sent_at: float | None = None  # of the update under way
+        self._round_trip = 0.0  # s, of the last update whose reply has come
+        self.weights = weights
+        self.version = 0  # of the server's weights that these contain, the update under way counted in
+        self.rows = 0  # processed by all workers as far as known, the update under way counted in
+        self.stopped = False
 
-    def send(self, update: Bytes) -> None:
-        """Send an update on its way."""
+    def send_turn(self, version: int, rows: int) -> None:
+        """Send what changed in a turn of `rows` rows that began from that version; waits for nothing."""
+        turn = self.weights.take_turn(self._threshold)
+        header = UpdateHeader(version, rows, turn.decay, self._round_trip)
         self._sent_at = self._channel.now()
-        self.expecting = True
-        self._channel.worker_send_update(update, self._largest_reply)
+        self._channel.worker_send_update(pack_update(header, turn.columns, turn.changes), self._largest_reply)
+        self.version += 1
+        self.rows += rows
 
     def look(self) -> None:
-        """Take the reply in if it has come."""
-        if self.expecting and self._reply is None:
-            self._reply = self._channel.worker_poll_reply()
-            if self._reply is not None:
-                self.round_trip = self._channel.now() - self._sent_at
+        """Take in the reply if one is due and has come."""
+        if self._sent_at is None or (content := self._channel.worker_poll_reply()) is None:
+            return
+        self._round_trip, self._sent_at = self._channel.now() - self._sent_at, None
+        header, columns, values = unpack_reply(content)
+        self.stopped, self.version, self.rows = header.stop, header.version, header.rows
+        self.weights.hear(header, columns, values)
 
-    def wait(self) -> Bytes:
-        """Return the reply to the update under way."""
-        self._channel.wait_until(self._has_reply)
-        reply, self._reply, self.expecting = self._reply, None, False
-        assert reply is not None  # noqa: S101 - just waited for
-        return reply
+    def wait(self) -> None:
+        """Wait for the reply to the update under way, if there is one."""
+        self._channel.wait_until(self._all_heard)
 
-    def _has_reply(self) -> bool:
+    def _all_heard(self) -> bool:
         self.look()
-        return self._reply is not None
+        return self._sent_at is None

@@ -12,9 +12,9 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from mpisgd.data.lyrl2004 import SOURCE
+from mpisgd.data.prepare import describe, prepare, prepare_lyrl2004
 from mpisgd.errors import MpisgdError
-from mpisgd.lyrl2004 import SOURCE
-from mpisgd.prepare import describe, prepare, prepare_lyrl2004
 
 PROGRAM = "prepare_rcv1"
 TIMEOUT_SECONDS = 30.0

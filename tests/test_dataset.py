@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mpisgd.dataset import Block, Dataset, Hdf5Dataset, MemoryDataset, open_dataset
-from mpisgd.dataset_file import DatasetWriter
+from mpisgd.data.dataset import Block, Dataset, Hdf5Dataset, MemoryDataset, open_dataset
+from mpisgd.data.dataset_file import DatasetWriter
 from mpisgd.errors import DataError, RunError, UsageError
 from mpisgd.sparse_rows import SparseRows, concatenate
 

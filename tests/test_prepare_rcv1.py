@@ -18,10 +18,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from mpisgd.dataset import Block, open_dataset
+from mpisgd.data.dataset import Block, open_dataset
+from mpisgd.data.lyrl2004 import read_topic
+from mpisgd.data.prepare import prepare, prepare_lyrl2004
 from mpisgd.errors import DataError, UsageError
-from mpisgd.lyrl2004 import read_topic
-from mpisgd.prepare import prepare, prepare_lyrl2004
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "data" / "prepare_rcv1.py"

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpisgd import text_rows
+from mpisgd.data import text_rows
+from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import concatenate
-from mpisgd.text_rows import TextBlock, read_blocks
 
 COMPRESSIONS = {"plain": lambda text: text, "gzip": gzip.compress, "bzip2": bz2.compress}
 

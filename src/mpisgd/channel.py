@@ -7,11 +7,12 @@ a rank that waits leaves its core to one that learns.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ Work = Callable[[], bool]
 class Backoff:
     """How a poll that found nothing passes the time: yield at first, then sleep twice as long each time."""
 
-    YIELDS = 20000
+    YIELDS = 20_000  # some 10 ms with nobody to yield to; earlier sleep multiplies the time of a collective
     SHORTEST, LONGEST = 2e-5, 2e-3  # s
 
     def __init__(self) -> None:
@@ -194,7 +195,8 @@ class Channel:
 
     def wait_until_sent(self) -> None:
         """Wait until every message this rank has sent has left."""
-        self.wait_until(lambda: all([self._has_left(*key) for key in list(self._sends)]))
+        for key in list(self._sends):
+            self.wait_until(functools.partial(self._has_left, *key))
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once."""

@@ -13,12 +13,12 @@ from mpisgd.command_line import evaluate_parser, info_parser, predict_parser, pr
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
 from mpisgd.console import Console
-from mpisgd.dataset import open_dataset
+from mpisgd.data.dataset import open_dataset
+from mpisgd.data.prepare import describe, prepare
 from mpisgd.errors import UsageError
 from mpisgd.evaluation import Scores, score
 from mpisgd.files import write_atomically
 from mpisgd.model import Model, describe_model_file, is_model, load_model
-from mpisgd.prepare import describe, prepare
 from mpisgd.settings import to_toml
 
 

@@ -10,13 +10,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mpisgd.terminal import watched_columns
+
 
 class Console:
     """Writes to standard output; a context manager that ends the live display."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(file=sys.stdout, highlight=False)
+        columns = watched_columns()
         self._live: Live | None = None
+        self._rich: RichConsole | None = None
+        if columns is not None:
+            self._rich = RichConsole(file=sys.stdout, highlight=False, force_terminal=True, width=columns)
 
     def __enter__(self) -> Console:
         return self
@@ -26,26 +31,25 @@ class Console:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        if self._rich.is_terminal:
+        if self._rich is not None:
             self._rich.print(Text(line))
         else:
             print(line, flush=True)  # noqa: T201 - the plain way out
 
     def progress(self, metrics: dict[str, Any]) -> None:
         """Show where training is: the latest measurement."""
-        line = progress_line(metrics)
-        if not self._rich.is_terminal:
-            self.say(line)
+        if self._rich is None:
+            self.say(progress_line(metrics))
             return
         if self._live is None:
             self._live = Live(console=self._rich, auto_refresh=False)
             self._live.start()
-        self._live.update(Text(line), refresh=True)
+        self._live.update(Text(progress_line(metrics), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def summary(self, title: str, facts: dict[str, str]) -> None:
         """Write a small table of names and values."""
         self._end_live()
-        if not self._rich.is_terminal:
+        if self._rich is None:
             width = max(map(len, facts))
             self.say("\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in facts.items())]))
             return
@@ -61,9 +65,8 @@ class Console:
 
 
 def progress_line(metrics: dict[str, Any]) -> str:
-    """Return one line of the measurement that matters to somebody who waits."""
+    """Return one line of what matters to somebody who waits."""
     return (
-        f"{metrics['seconds']:8.2f} s  {metrics['passes']:7.2f} passes  {metrics['rows_per_second']:10,.0f} rows/s"
-        f"  accuracy {metrics['accuracy']:.4f}  objective {metrics['objective']:.4f}"
-        f"  round trip {1e3 * metrics['round_trip_p50']:.2f} ms"
+        f"{metrics['seconds']:7.2f} s {metrics['passes']:7.2f} passes {metrics['rows_per_second']:9,.0f} rows/s"
+        f"  accuracy {metrics['accuracy']:.4f}  round trip {1e3 * metrics['round_trip_p50']:.2f} ms"
     )

@@ -10,7 +10,7 @@ from mpisgd.errors import MpisgdError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class InterruptedEarly(MpisgdError):
+class InterruptedEarlyError(MpisgdError):
     """A signal came when there was nothing yet to save."""
 
     exit_code = 130
@@ -32,7 +32,7 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         if not self._deferred:
-            raise InterruptedEarly(f"interrupted by {self.received} before training began; nothing was saved")
+            raise InterruptedEarlyError(f"interrupted by {self.received} before training began; nothing was saved")
 
 
 def leave_signals_to_the_server() -> None:

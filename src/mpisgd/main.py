@@ -35,7 +35,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         if command == "train":
             return _train(rest, environment, rank)
         if ranks > 1:
-            raise UsageError(f"command line: '{command}' on {ranks} ranks, expected one process: start it without mpirun")
+            raise UsageError(f"command line: '{command}' on {ranks} ranks, expected one: leave out mpirun")
         from mpisgd.commands import COMMANDS  # noqa: PLC0415 - training starts faster without
 
         COMMANDS[command](rest)

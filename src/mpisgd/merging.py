@@ -13,6 +13,7 @@ as the changes keeps the point where penalty and losses balance, whatever the ru
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Exchange:
     def merge(self, weights: Float, total: Float) -> None:
         """Apply the summed buffer to `weights` in place; the same on every rank."""
         log_decay = self.shared(total)[1]
-        gain: Float | np.float32
+        gain: Any  # of every column, or of all alike; float32
         if self.rule == "sqrt":
             gain = 1 / np.sqrt(np.maximum(self.counts(total), 1))
         else:

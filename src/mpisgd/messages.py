@@ -5,6 +5,7 @@ Every message is a fixed header followed by arrays; nothing is pickled. Unpacked
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import astuple, dataclass, fields
 from enum import IntEnum, unique
 from typing import Any
@@ -120,9 +121,9 @@ def pack_rows_end() -> Bytes:
 def unpack_rows(message: Bytes, column_count: int) -> tuple[RowsHeader, SparseRows, Float]:
     """Return the header, the rows and their labels, float32 (rows,)."""
     (*counts, ended), body = _unpack_header(_ROWS, message)
-    header = RowsHeader(*counts, bool(ended))
+    header = RowsHeader(*map(int, counts), ended=bool(ended))
     ends = np.cumsum([0, 8 * header.rows, 4 * header.elements, 4 * header.elements, 4 * header.rows])
-    lengths, columns, values, labels = (body[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True))
+    lengths, columns, values, labels = (body[a:b] for a, b in itertools.pairwise(ends))
     pointers = np.zeros(header.rows + 1, np.int32)
     np.cumsum(lengths.view(np.int64), out=pointers[1:])
     rows = SparseRows(values.view(np.float32), columns.view(np.int32), pointers, column_count)

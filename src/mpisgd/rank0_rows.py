@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
-from mpisgd.dataset import Dataset
+from mpisgd.data.dataset import Dataset
 from mpisgd.errors import DataError
 from mpisgd.messages import Bytes, pack_rows, pack_rows_end
 from mpisgd.preprocessing import Preprocessing
@@ -20,6 +21,14 @@ from mpisgd.sparse_rows import SparseRows, concatenate
 
 # Elements of one message of a sample: 8 bytes each, so about 8 MB.
 SAMPLE_BLOCK_ELEMENTS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Rows that no worker sees: those measured on while training, and the test rows, if there are any."""
+
+    measured: Shard
+    test: Shard | None
 
 
 class RowPlan:

@@ -1,8 +1,8 @@
 """The server: rank 0 owns the weights.
 
-    sync    repeat: add up all workers' turns (one Allreduce), merge; measure while they take the next
-    async   repeat: take whichever update has come, add it, answer with what changed; measure when none has
-    both    once there is a reason to stop, tell each worker when it next asks; return when all have gone
+sync    repeat: add up all workers' turns (one Allreduce), merge; measure while they take the next
+async   repeat: take whichever update has come, add it, answer with what changed; measure when none has
+both    once there is a reason to stop, tell each worker when it next asks; return when all have gone
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def serve_sync(
         return crew.look() is not None or crew.send_samples() or monitor.look(lambda: ScaledVector(weights.copy()))
 
     while True:
-        exchange.shared(mine)[0] = monitor.stop_reason is not None
+        if monitor.stop_reason is not None:
+            exchange.shared(mine)[0] = 1
+            crew.tell(*channel.workers)
         total = channel.server_merge(mine, meanwhile)
         exchange.merge(weights, total)
         monitor.bytes_up += mine.nbytes * len(channel.workers)
@@ -47,15 +49,11 @@ def serve_sync(
         for rows, changes, round_trip in exchange.of_workers(total).tolist():
             monitor.count_turn(int(rows), int(changes), round_trip, staleness=0)
         if exchange.stops(total):
-            break
+            crew.wait_until_gone()
+            return ScaledVector(weights)
         monitor.check_limits()
         if monitor.at_pass_end() and monitor.stop_reason is None:
             monitor.measure_now(ScaledVector(weights.copy()), "pass")
-    for worker in channel.workers:
-        crew.tell(worker)
-    crew.wait_until_gone()
-    return ScaledVector(weights)
-
 
 def serve_async(
     channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
@@ -83,9 +81,9 @@ def serve_async(
         reply = pack_reply(told, *weights.changes_since(heard_version[letter.worker]))
         heard_version[letter.worker] = weights.version
         monitor.bytes_down += len(reply)
-        channel.server_reply(letter.worker, reply)
         if stop:
             crew.tell(letter.worker)
+        channel.server_reply(letter.worker, reply)
 
     def serve() -> bool:
         letter = crew.look()
@@ -123,9 +121,10 @@ class Crew:
         """Send blocks of the next samples where there is room; tell whether any was sent."""
         return self._samples is not None and self._samples.advance()
 
-    def tell(self, worker: int) -> None:
-        """Note that a worker has been told to stop."""
-        self._monitor.event("worker_told", worker=worker)
+    def tell(self, *workers: int) -> None:
+        """Note that workers are being told to stop."""
+        for worker in workers:
+            self._monitor.event("worker_told", worker=worker)
 
     def all_gone(self) -> bool:
         """Tell whether every worker has said goodbye."""

@@ -1,8 +1,8 @@
 """The worker: owns a shard of the rows and does the arithmetic.
 
-    receive a shard, the initial weights and the step size
-    repeat: take a turn of `iterations` mini-batch steps; exchange; stop when told
-    tell the server goodbye
+receive a shard, the initial weights and the step size
+repeat: take a turn of `iterations` mini-batch steps; exchange; stop when told
+tell the server goodbye
 """
 
 from __future__ import annotations

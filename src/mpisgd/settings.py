@@ -91,7 +91,8 @@ def _checked(declared: Declaration, found: Any, where: str) -> Any:
 
     if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
         return None
-    bounded: Any = Annotated[declared.kind, Field(**declared.bounds)] if declared.bounds else declared.kind
+    bounds: Any = declared.bounds
+    bounded: Any = Annotated[declared.kind, Field(**bounds)] if bounds else declared.kind
     adapter = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
     try:
         return adapter.validate_python(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +14,33 @@ from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
 from mpisgd.console import Console
-from mpisgd.dataset import Dataset, MemoryDataset, open_dataset
+from mpisgd.data.dataset import Dataset, MemoryDataset, open_dataset
 from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
-from mpisgd.evaluation import Scores, score
-from mpisgd.files import write_atomically
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import NO_JOB, Job
 from mpisgd.messages import pack_rows_end
-from mpisgd.model import Model, load_model
+from mpisgd.model import load_model
 from mpisgd.monitor import Monitor
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.rank0_rows import RowPlan, SampleSender, read_learning_rows, read_split, scatter_partition
+from mpisgd.rank0_rows import (
+    HeldOut,
+    RowPlan,
+    SampleSender,
+    read_learning_rows,
+    read_split,
+    scatter_partition,
+)
 from mpisgd.rank0_server import SERVE
-from mpisgd.run_log import CONFIG, MODEL, RunLog, make_run_directory
-from mpisgd.settings import resolve, to_toml
+from mpisgd.results import announce_training, leave_results
+from mpisgd.run_log import RunLog, make_run_directory
+from mpisgd.settings import resolve
 from mpisgd.shard import Shard
-from mpisgd.svm import ScaledVector
 
 GENERATED_NOTE = (
     "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
     " The real one: python data/prepare_rcv1.py --download libsvm"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Rows that no worker sees: those measured on while training, and the test rows, if there are any."""
-
-    measured: Shard
-    test: Shard | None
 
 
 def train(
@@ -67,9 +64,9 @@ def train(
             channel.server_share_weights(initial)
             job = job.with_learning_rate(channel.server_sum(2))
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now)
-            _begin(job, dataset, channel, monitor, console)
+            announce_training(job, dataset.name, len(channel.workers), monitor, console)
             weights = SERVE[config.mode](channel, job, initial, monitor, samples)
-            _finish(job, dataset, monitor, weights, held_out, log, console)
+            leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
 
 
 @contextmanager
@@ -160,89 +157,3 @@ def _send_rows(
     if plan.measured_split == "test" and test is not None:
         return HeldOut(test, test), samples
     return HeldOut(read_split(dataset, plan.measured_split, prepare), test), samples
-
-
-def _begin(job: Job, dataset: Dataset, channel: Channel, monitor: Monitor, console: Console) -> None:
-    config = job.config
-    monitor.event(
-        "training",
-        data=dataset.name,
-        mode=config.mode,
-        workers=len(channel.workers),
-        learning_rows=job.learning_rows,
-        features=job.feature_count,
-        learning_rate=config.learning_rate,
-    )
-    console.say(
-        f"{config.mode}: {len(channel.workers)} workers learn {job.learning_rows:,} rows of"
-        f" {job.feature_count:,} features; measured on {config.eval_split} rows"
-    )
-
-
-def _finish(
-    job: Job,
-    dataset: Dataset,
-    monitor: Monitor,
-    weights: ScaledVector,
-    held_out: HeldOut,
-    log: RunLog,
-    console: Console,
-) -> None:
-    """Measure the final weights, save the model, score the test rows, say how it went."""
-    monitor.measure_now(weights, "end")
-    if monitor.stop_reason == "diverged":
-        raise RunError(
-            f"the weights are no longer finite after {monitor.passes:.2f} passes; nothing was saved;"
-            f" lower --learning-rate (it was {job.config.learning_rate:g})"
-        )
-    model = Model.from_vector(weights.weights(), job.preprocessing, dataset.classes, job.config)
-    model.save(log.directory / MODEL)
-    write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
-    scores = _test_scores(weights, held_out)
-    if monitor.failure is not None:
-        raise monitor.failure
-    log.event(
-        "finished",
-        reason=monitor.stop_reason,
-        seconds=monitor.last["seconds"],
-        passes=monitor.last["passes"],
-        measured=monitor.last["accuracy"],
-        test=asdict(scores) if scores else None,
-    )
-    console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))
-    if job.config.done_file is not None:
-        write_atomically(Path(job.config.done_file), f"{monitor.stop_reason}\n".encode())
-
-
-def _test_scores(weights: ScaledVector, held_out: HeldOut) -> Scores | None:
-    if held_out.test is None:
-        return None
-    rows, labels = held_out.test.rows, held_out.test.labels
-    return score(rows.margins(weights.weights(), 0, len(rows)), labels)
-
-
-def _outcome(monitor: Monitor) -> str:
-    """Return in words why training stopped."""
-    words = {
-        "passes": "all passes done",
-        "max_seconds": "time limit reached",
-        "target_accuracy": "target accuracy reached",
-        "no_improvement": "no longer improving",
-    }
-    reason = str(monitor.stop_reason)
-    return words.get(reason, f"stopped by {reason}")
-
-
-def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
-    last = monitor.last
-    return {
-        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, scored once)" if scores else "no test rows",
-        f"{job.config.eval_split} accuracy": f"{last['accuracy']:.4f}, objective {last['objective']:.4f}",
-        "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
-        f" ({last['rows_per_second']:,.0f} rows/s)",
-        "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"
-        f" {last['bytes_down'] / 1e6:,.1f} MB down",
-        "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
-        "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most",
-        "run directory": str(directory),
-    }

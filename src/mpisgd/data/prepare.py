@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd import lyrl2004
-from mpisgd.dataset import class_labels, two_classes
-from mpisgd.dataset_file import DatasetWriter
-from mpisgd.text_rows import TextBlock, file_bytes, read_blocks
+from mpisgd.data import lyrl2004
+from mpisgd.data.dataset import class_labels, two_classes
+from mpisgd.data.dataset_file import DatasetWriter
+from mpisgd.data.text_rows import TextBlock, file_bytes, read_blocks
 
 LINE_SECONDS = 5.0  # between two lines of progress where standard error is no terminal
 

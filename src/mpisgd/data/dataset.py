@@ -12,10 +12,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.dataset_file import SIGNATURE, DatasetFile
+from mpisgd.data.dataset_file import SIGNATURE, DatasetFile
+from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import SparseRows, concatenate
-from mpisgd.text_rows import TextBlock, read_blocks
 
 BLOCK_ELEMENTS = 2_000_000
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd.data.text_rows import TextBlock, read_blocks, text_lines
 from mpisgd.errors import DataError
-from mpisgd.text_rows import TextBlock, read_blocks, text_lines
 
 SOURCE = "http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/"
 VECTORS = {"train": "lyrl2004_vectors_train.dat", "test": "lyrl2004_vectors_test_pt*.dat"}

@@ -1,0 +1,110 @@
+"""What rank 0 says before and leaves after a run: model, config, scores, summary, done file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from mpisgd.console import Console
+from mpisgd.errors import RunError
+from mpisgd.evaluation import Scores, score
+from mpisgd.files import write_atomically
+from mpisgd.job import Job
+from mpisgd.model import Model
+from mpisgd.monitor import Monitor
+from mpisgd.rank0_rows import HeldOut
+from mpisgd.run_log import CONFIG, MODEL, RunLog
+from mpisgd.settings import to_toml
+from mpisgd.svm import ScaledVector
+
+
+def announce_training(job: Job, data: str, workers: int, monitor: Monitor, console: Console) -> None:
+    """Log and say what is about to be learnt."""
+    config = job.config
+    monitor.event(
+        "training",
+        data=data,
+        mode=config.mode,
+        workers=workers,
+        learning_rows=job.learning_rows,
+        features=job.feature_count,
+        learning_rate=config.learning_rate,
+    )
+    console.say(
+        f"{config.mode}: {workers} workers learn {job.learning_rows:,} rows of"
+        f" {job.feature_count:,} features; measured on {config.eval_split} rows"
+    )
+
+
+def leave_results(
+    job: Job,
+    classes: tuple[str, str],
+    monitor: Monitor,
+    weights: ScaledVector,
+    held_out: HeldOut,
+    log: RunLog,
+    console: Console,
+) -> None:
+    """Measure the final weights, save the model, score the test rows, say how it went; the done file comes last.
+
+    Raises:
+        RunError: the weights diverged, or the disk did not take what was to be left.
+
+    """
+    monitor.measure_now(weights, "end")
+    if monitor.stop_reason == "diverged":
+        raise RunError(
+            f"the weights are no longer finite after {monitor.passes:.2f} passes; nothing was saved;"
+            f" lower --learning-rate (it was {job.config.learning_rate:g})"
+        )
+    model = Model.from_vector(weights.weights(), job.preprocessing, classes, job.config)
+    model.save(log.directory / MODEL)
+    write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
+    scores = _test_scores(weights, held_out)
+    if monitor.failure is not None:
+        raise monitor.failure
+    log.event(
+        "finished",
+        reason=monitor.stop_reason,
+        seconds=monitor.last["seconds"],
+        passes=monitor.last["passes"],
+        measured=monitor.last["accuracy"],
+        test=asdict(scores) if scores else None,
+    )
+    console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))
+    if job.config.done_file is not None:
+        write_atomically(Path(job.config.done_file), f"{monitor.stop_reason}\n".encode())
+
+
+def _test_scores(weights: ScaledVector, held_out: HeldOut) -> Scores | None:
+    if held_out.test is None:
+        return None
+    rows, labels = held_out.test.rows, held_out.test.labels
+    return score(rows.margins(weights.weights(), 0, len(rows)), labels)
+
+
+def _outcome(monitor: Monitor) -> str:
+    """Return in words why training stopped."""
+    words = {
+        "passes": "all passes done",
+        "max_seconds": "time limit reached",
+        "target_accuracy": "target accuracy reached",
+        "no_improvement": "no longer improving",
+    }
+    reason = str(monitor.stop_reason)
+    return words.get(reason, f"stopped by {reason}")
+
+
+def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
+    last = monitor.last
+    return {
+        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, scored once)" if scores else "no test rows",
+        "measured": f"{job.config.eval_split} accuracy {last['accuracy']:.4f}, objective {last['objective']:.4f}",
+        "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
+        f" ({last['rows_per_second']:,.0f} rows/s)",
+        "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"
+        f" {last['bytes_down'] / 1e6:,.1f} MB down",
+        "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
+        "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most",
+        "run directory": str(directory),
+    }

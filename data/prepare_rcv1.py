@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mpisgd.data.lyrl2004 import SOURCE
 from mpisgd.data.prepare import describe, prepare, prepare_lyrl2004
-from mpisgd.errors import MpisgdError
+from mpisgd.errors import MpisgdError, report
+from mpisgd.interrupt import interruptible
 
 PROGRAM = "prepare_rcv1"
 TIMEOUT_SECONDS = 30.0
@@ -30,22 +31,23 @@ FILES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 1 for faulty data, 2 for usage, 130 for Ctrl-C."""
+    """Run the command line and return the exit code.
+
+    It is 0, 1 for faulty data, 2 for usage, 130 for Ctrl-C or 143 for SIGTERM.
+    """
+    chosen = _parse(arguments)
     try:
-        chosen = _parse(arguments)
-        if chosen.download:
-            return download(FILES[chosen.download], chosen.into)
-        if chosen.libsvm:
-            summary = prepare(chosen.libsvm, chosen.test, chosen.out, force=chosen.force)
-        else:
-            summary = prepare_lyrl2004(chosen.lyrl2004, chosen.topic, chosen.out, force=chosen.force)
+        with interruptible():
+            if chosen.download:
+                return download(FILES[chosen.download], chosen.into)
+            if chosen.libsvm:
+                summary = prepare(chosen.libsvm, chosen.test, chosen.out, force=chosen.force)
+            else:
+                summary = prepare_lyrl2004(chosen.lyrl2004, chosen.topic, chosen.out, force=chosen.force)
         print(describe(summary))
     except MpisgdError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        report(error, program=PROGRAM)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted, no unfinished file is left", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -25,10 +25,10 @@ from mpisgd.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "data" / "prepare_rcv1.py"
-REAL = Path(os.environ.get("MPISGD_TEST_DATA", ROOT.parent / "shared" / "data"))
+REAL = Path(os.environ.get("RCV1_DATA", ROOT.parent / "shared" / "data"))
 
 needs_rcv1 = pytest.mark.skipif(
-    not (REAL / "rcv1_ccat_train.svm.bz2").exists(), reason=f"no RCV1 files in {REAL}: set MPISGD_TEST_DATA"
+    not (REAL / "rcv1_ccat_train.svm.bz2").exists(), reason=f"no RCV1 files in {REAL}: set RCV1_DATA"
 )
 
 
@@ -190,29 +190,42 @@ def test_the_script_ends_with_what_was_written_and_what_to_do_next(collection: P
         (["--libsvm", str(SCRIPT), "--out", str(SCRIPT)], 2, "prepare_rcv1.py exists: pass --force"),
     ],
 )
-def test_the_script_names_what_is_wrong_in_one_line(arguments: list[str], code: int, part: str) -> None:
-    ended = run(*arguments)
-    assert ended.returncode == code
-    last = ended.stderr.splitlines()[-1]
+def test_the_script_names_what_is_wrong_in_one_line(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, part: str
+) -> None:
+    try:
+        ended = script.main(arguments)
+    except SystemExit as error:  # how argparse ends
+        ended = error.code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended == code
     assert last.startswith("prepare_rcv1: error: ")
     assert part in last
-    assert "Traceback" not in ended.stderr
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = svmlight(tmp_path, "a.svm", "# the slow reader takes this\n" + "1 1:1 2:2 3:3\n-1 4:4\n" * 600_000)
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ([SCRIPT, "--libsvm"], signal.SIGINT),
+        ([SCRIPT, "--libsvm"], signal.SIGTERM),
+        (["-m", "mpisgd", "prepare"], signal.SIGINT),
+        (["-m", "mpisgd", "prepare"], signal.SIGTERM),
+    ],
+)
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, command: list[str | Path], number: signal.Signals) -> None:
+    path = svmlight(tmp_path, "a.svm", "# the slow reader takes this\n" + "1 1:1 2:2 3:3\n-1 4:4\n" * 300_000)
     started = subprocess.Popen(
-        [sys.executable, SCRIPT, "--libsvm", path, "--out", tmp_path / "rows.h5"],
+        [sys.executable, *command, path, "--out", tmp_path / "rows.h5"],
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 30
     while len(list(tmp_path.iterdir())) == 1 and time.monotonic() < deadline:
         time.sleep(0.01)
-    started.send_signal(signal.SIGINT)
+    started.send_signal(number)
     _, said = started.communicate(timeout=30)
-    assert started.returncode == 130
-    assert "interrupted" in said
+    assert started.returncode == 128 + number
+    assert f"interrupted by {number.name}: no unfinished file is left" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == [path]
 

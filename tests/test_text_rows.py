@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisgd.data import text_rows
+from mpisgd.data.text_lines import parse_lines
 from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import concatenate
@@ -70,7 +71,7 @@ def read(content: bytes, name: str = "rows.svm", block_bytes: int = 1000) -> lis
         return list(read_blocks(path, block_bytes=block_bytes))
 
 
-@settings(deadline=None)  # each example writes to the disk
+@settings(max_examples=60, deadline=None)  # each example writes to the disk
 @given(texts(), st.sampled_from(sorted(COMPRESSIONS)), st.integers(1, 200))
 def test_text_is_read_as_a_plain_reader_reads_it(text: str, compression: str, block_bytes: int) -> None:
     blocks = read(COMPRESSIONS[compression](text.encode()), "any.name", block_bytes)
@@ -80,7 +81,7 @@ def test_text_is_read_as_a_plain_reader_reads_it(text: str, compression: str, bl
             assert (np.diff(block.rows.columns[start:stop]) > 0).all()
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts())
 def test_every_row_knows_its_line(text: str) -> None:
     expected = [i for i, line in enumerate(text.split("\n"), 1) if line.split("#")[0].strip()]
@@ -89,20 +90,19 @@ def test_every_row_knows_its_line(text: str) -> None:
 
 rough = st.lists(
     st.one_of(
-        st.sampled_from(
-            [" ", "\n", ":", "1", "-1", "2:3", " 4:.5", " 5:1e3", "e", ".", "-", "+", "7", "1e39", "\t"]
-        ),
+        st.sampled_from([" ", "\n", ":", "1", "-1", "2:3", " 4:.5", " 5:1e3", "e", ".", "-", "+", "7", "1e39", "\t"]),
         st.text("0123456789+-.eE: \n\t\r", max_size=4),
     ),
     max_size=14,
 ).map(lambda parts: "".join(parts).encode())
 
 
+@settings(deadline=None)
 @given(st.one_of(rough, texts().map(str.encode)))
 def test_the_fast_reader_accepts_nothing_the_slow_one_reads_otherwise(text: bytes) -> None:
     fast = text_rows._parse_block(text, 5)
     if fast is not None:
-        slow = text_rows._parse_lines(text, 5, Path("rows.svm"))
+        slow = parse_lines(text, 5, Path("rows.svm"))
         for field in ("labels", "row_pointers", "columns", "values", "lines"):
             np.testing.assert_array_equal(getattr(fast, field), getattr(slow, field))
         assert fast.spellings == slow.spellings

@@ -18,6 +18,7 @@ from mpisgd.data.prepare import describe, prepare
 from mpisgd.errors import UsageError
 from mpisgd.evaluation import Scores, score
 from mpisgd.files import write_atomically
+from mpisgd.interrupt import interruptible
 from mpisgd.model import Model, describe_model_file, is_model, load_model
 from mpisgd.settings import to_toml
 
@@ -26,7 +27,8 @@ def run_prepare(arguments: Sequence[str]) -> None:
     """Turn svmlight text into one HDF5 file."""
     options = prepare_parser().parse(arguments)
     test = Path(options.test) if options.test else None
-    summary = prepare(Path(options.train), test, Path(options.out), force=options.force)
+    with interruptible():
+        summary = prepare(Path(options.train), test, Path(options.out), force=options.force)
     with Console() as console:
         console.say(describe(summary))
 

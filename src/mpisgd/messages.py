@@ -120,8 +120,8 @@ def pack_rows_end() -> Bytes:
 
 def unpack_rows(message: Bytes, column_count: int) -> tuple[RowsHeader, SparseRows, Float]:
     """Return the header, the rows and their labels, float32 (rows,)."""
-    (*counts, ended), body = _unpack_header(_ROWS, message)
-    header = RowsHeader(*map(int, counts), ended=bool(ended))
+    (rows_here, elements, shard_rows, shard_elements, ended), body = _unpack_header(_ROWS, message)
+    header = RowsHeader(rows_here, elements, shard_rows, shard_elements, bool(ended))
     ends = np.cumsum([0, 8 * header.rows, 4 * header.elements, 4 * header.elements, 4 * header.rows])
     lengths, columns, values, labels = (body[a:b] for a, b in itertools.pairwise(ends))
     pointers = np.zeros(header.rows + 1, np.int32)

@@ -58,7 +58,7 @@ class SparseRows:
             DataError: pointers that decrease or do not fit, columns out of range, values that are not finite.
 
         """
-        _check_pointers(row_pointers, len(columns), where, first_row)
+        check_row_pointers(row_pointers, len(columns), where, first_row)
         if len(values) != len(columns):
             raise DataError(f"{where}: found {len(values)} values and {len(columns)} columns, expected as many")
         _check_elements(
@@ -171,8 +171,13 @@ def concatenate(parts: list[SparseRows], column_count: int) -> SparseRows:
     )
 
 
-def _check_pointers(pointers: NDArray[Any], elements: int, where: str, first_row: int) -> None:
-    """Raise DataError unless the pointers start at 0, never decrease and end at the number of elements."""
+def check_row_pointers(pointers: NDArray[Any], elements: int, where: str, first_row: int = 0) -> None:
+    """Check that row pointers start at 0, never decrease and end at the number of elements.
+
+    Raises:
+        DataError: they do not; it says `where`, and the row, counted from `first_row`.
+
+    """
     if len(pointers) == 0 or pointers[0] != 0:
         found = "none" if len(pointers) == 0 else str(pointers[0])
         raise DataError(f"{where}: first row pointer: found {found}, expected 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd.data.classes import class_label, class_labels, two_classes
 from mpisgd.data.dataset_file import SIGNATURE, DatasetFile
 from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
@@ -167,12 +167,10 @@ class Hdf5Dataset:
     def _agree(self, column_count: int | None, classes: tuple[str, str] | None, *, any_label: bool) -> None:
         """Take over a model's classes; DataError if the file is of other columns or classes."""
         if column_count not in (None, self.column_count):
-            raise DataError(
-                f"{self.name}: found {self.column_count} columns, expected the model's {column_count}"
-            )
+            raise DataError(f"{self.name}: found {self.column_count} columns, expected the model's {column_count}")
         if classes is None:
             return
-        values = [_label_value(name, classes) for name in self.classes]
+        values = [class_label(name, classes) for name in self.classes]
         if values != [-1, 1] and not any_label:
             raise DataError(f"{self.name}: found classes {self.classes}, expected the model's {classes}")
         self._label_values = np.array(values, np.float32)
@@ -209,41 +207,6 @@ def open_dataset(
     return MemoryDataset(str(path), width, classes, {split_for_text: (rows, labels)})
 
 
-def two_classes(spellings: dict[float, str], where: str) -> tuple[str, str]:
-    """Return the two labels of a file, the smaller first, as they are spelled.
-
-    Raises:
-        DataError: there are not exactly two.
-
-    """
-    if len(spellings) != 2:
-        shown = [spellings[label] for label in sorted(spellings)[:5]] + ["..."] * (len(spellings) > 5)
-        found = f"{len(spellings)} different labels" if len(spellings) > 1 else "only one label"
-        raise DataError(f"{where}: found {found} ({', '.join(shown)}), expected two classes")
-    return spellings[min(spellings)], spellings[max(spellings)]
-
-
-def class_labels(
-    block: TextBlock, classes: tuple[str, str], *, any_label: bool = False
-) -> NDArray[np.float32]:
-    """Return -1 or +1 for each row of text, 0 for a label that is neither class as a number.
-
-    Raises:
-        DataError: a label is neither class, unless `any_label`; its line is named.
-
-    """
-    negative, positive = (_number(name) for name in classes)
-    labels: NDArray[np.float32] = (block.labels == positive).astype(np.float32)
-    labels[block.labels == negative] = -1
-    if not any_label and not labels.all():
-        row = int(np.argmin(labels != 0))
-        raise DataError(
-            f"{block.path}: line {block.lines[row]}: found label {block.spellings[float(block.labels[row])]},"
-            f" expected {classes[0]} or {classes[1]}"
-        )
-    return labels
-
-
 def _starts_as_hdf5(path: Path) -> bool:
     """Tell whether a file begins as HDF5 files do; one that cannot be opened is left to the text reader."""
     try:
@@ -258,15 +221,12 @@ def _narrow_enough(blocks: Iterator[TextBlock], column_count: int | None) -> Ite
     for block in blocks:
         if column_count is not None and block.rows.column_count > column_count:
             raise DataError(
-                f"{block.path}: found {block.rows.column_count} columns,"
-                f" expected at most the model's {column_count}"
+                f"{block.path}: found {block.rows.column_count} columns, expected at most the model's {column_count}"
             )
         yield block
 
 
-def _cuts(
-    pointers: NDArray[np.signedinteger[Any]], start: int, stop: int, elements: int
-) -> Iterator[tuple[int, int]]:
+def _cuts(pointers: NDArray[np.signedinteger[Any]], start: int, stop: int, elements: int) -> Iterator[tuple[int, int]]:
     """Cut the rows start:stop into ranges of at most so many elements, but at least one row."""
     while start < stop:
         end = int(np.searchsorted(pointers, int(pointers[start]) + elements, side="right")) - 1
@@ -280,17 +240,3 @@ def _known(dataset: Dataset, split: str) -> None:
     if split not in dataset.splits:
         names = ", ".join(dataset.splits) or "none"
         raise DataError(f"{dataset.name}: found no split {split!r}, expected one of those there are: {names}")
-
-
-def _number(name: str) -> float:
-    """Return a class that is a number as one, and NaN, which equals nothing, for any other."""
-    try:
-        return float(name)
-    except ValueError:
-        return math.nan
-
-
-def _label_value(name: str, classes: tuple[str, str]) -> int:
-    """Return -1 or +1 for the name of one of the classes, 0 for any other."""
-    same = [name == known or _number(name) == _number(known) for known in classes]
-    return int(same[1]) - int(same[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.data.text_rows import TextBlock, read_blocks, text_lines
+from mpisgd.data.text_rows import TextBlock, read_blocks, read_lines
 from mpisgd.errors import DataError
 
 SOURCE = "http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/"
@@ -61,7 +61,7 @@ def read_topic(directory: Path, topic: str) -> Topic:
     documents, chosen = array("q"), array("q")
     topics: set[bytes] = set()
     wanted = topic.encode()
-    for line, content in enumerate(text_lines(path), 1):
+    for line, content in enumerate(read_lines(path), 1):
         try:
             name, document, _ = content.split()
             documents.append(int(document))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.data import lyrl2004
-from mpisgd.data.dataset import class_labels, two_classes
-from mpisgd.data.dataset_file import DatasetWriter
+from mpisgd.data.classes import class_labels, two_classes
+from mpisgd.data.dataset_writer import DatasetWriter
 from mpisgd.data.text_rows import TextBlock, file_bytes, read_blocks
 
 LINE_SECONDS = 5.0  # between two lines of progress where standard error is no terminal
@@ -69,9 +69,7 @@ def prepare_lyrl2004(directory: Path, topic: str, out: Path, *, force: bool) -> 
     return write_dataset(out, sources, total, force=force)
 
 
-def write_dataset(
-    out: Path, sources: Mapping[str, Iterable[TextBlock]], total_bytes: int, *, force: bool
-) -> Summary:
+def write_dataset(out: Path, sources: Mapping[str, Iterable[TextBlock]], total_bytes: int, *, force: bool) -> Summary:
     """Write blocks of text as the splits of one data set, in order; the first split decides on the classes.
 
     Memory holds a block, and of the whole a few bytes a row. `total_bytes` is the size of all text files.
@@ -132,9 +130,7 @@ def describe(summary: Summary) -> str:
     lines = [f"{summary.path}: {summary.column_count} columns, {summary.elements} non-zeros"]
     for split, rows in summary.splits.items():
         share = summary.positive[split] / rows
-        lines.append(
-            f"  {split}: {rows} rows, {share:.1%} of class {positive}, {1 - share:.1%} of class {negative}"
-        )
+        lines.append(f"  {split}: {rows} rows, {share:.1%} of class {positive}, {1 - share:.1%} of class {negative}")
     lines.append(f"  in {summary.seconds:.1f} s. Next: mpirun -n 9 python -m mpisgd --data {summary.path}")
     return "\n".join(lines)
 

@@ -2,16 +2,13 @@
 
 A file is read in blocks of whole lines, so memory is bounded by a block and not by the file. Each block goes
 through NumPy at once (`_parse_block`) if it is as programs write it. Anything else in it, be it a comment, a
-`qid` or a fault, sends the block through a reader that takes one line at a time: it accepts what is legal and
-names the line of what is not.
+`qid` or a fault, sends the block through the reader that takes one line at a time (`text_lines`).
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -23,15 +20,12 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd.data.text_lines import FLOAT32_LIMIT, Parsed, parse_lines
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import INT32_MAX, SparseRows
 
 BLOCK_BYTES = 16_000_000
 
-_NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_ELEMENT = re.compile(rb"(\d+):(" + _NUMBER.pattern + rb")")
-_QUERY = re.compile(rb"qid:\d+")
-_FLOAT32_LIMIT = 2.0**128 - 2.0**103  # from here on a number rounds to infinity
 _GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
 _NUMBER_BYTES = b"0123456789+-.eE"
 
@@ -56,18 +50,6 @@ class TextBlock:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """What a block says, whichever reader read it; columns count from 0 and increase within a row."""
-
-    labels: NDArray[np.float64]
-    row_pointers: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    values: NDArray[np.float64]
-    spellings: dict[float, str]
-    lines: NDArray[np.int64]
-
-
 def read_blocks(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[TextBlock]:
     """Read a file's rows in order, about `block_bytes` of uncompressed text at a time.
 
@@ -79,7 +61,7 @@ def read_blocks(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[TextB
     for text, first_line, position in _text_blocks(path, block_bytes):
         parsed = _parse_block(text, first_line)
         if parsed is None:
-            parsed = _parse_lines(text, first_line, path)
+            parsed = parse_lines(text, first_line, path)
         if len(parsed.labels):
             rows_seen += len(parsed.labels)
             yield _text_block(parsed, path, position)
@@ -102,7 +84,7 @@ def file_bytes(path: Path) -> int:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def text_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """Read the lines of a plain, gzip or bzip2 file, without their ends.
 
     Raises:
@@ -141,7 +123,7 @@ def _decompressed(raw: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, bz2.BZ2File(raw)) if start == _BZIP2 else raw
 
 
-def _text_block(parsed: _Parsed, path: Path, position: int) -> TextBlock:
+def _text_block(parsed: Parsed, path: Path, position: int) -> TextBlock:
     """Return the block as the rest of the program sees it."""
     rows = SparseRows.checked(
         parsed.values,
@@ -153,7 +135,7 @@ def _text_block(parsed: _Parsed, path: Path, position: int) -> TextBlock:
     return TextBlock(rows, parsed.labels, parsed.spellings, parsed.lines, path, position)
 
 
-def _parse_block(text: bytes, first_line: int) -> _Parsed | None:
+def _parse_block(text: bytes, first_line: int) -> Parsed | None:
     """Parse whole lines at once; None where anything is other than programs write it."""
     text = _one_blank(text)
     found = np.frombuffer(text, np.uint8)
@@ -182,7 +164,7 @@ def _parse_block(text: bytes, first_line: int) -> _Parsed | None:
     spans = zip(labels[first].tolist(), starts[is_label][first], ends[is_label][first], strict=True)
     spellings = {label: text[start:end].decode("ascii") for label, start, end in spans}
     lines = np.arange(first_line, first_line + len(labels))
-    return _Parsed(labels, pointers, columns.astype(np.int64) - 1, values, spellings, lines)
+    return Parsed(labels, pointers, columns.astype(np.int64) - 1, values, spellings, lines)
 
 
 def _one_blank(text: bytes) -> bytes:
@@ -211,7 +193,7 @@ def _numbers(text: bytes) -> NDArray[np.float64] | None:
 
 def _in_range(labels: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
     """Tell whether all labels are finite and all values within float32."""
-    return bool(np.isfinite(labels).all() and (np.abs(values) < _FLOAT32_LIMIT).all())
+    return bool(np.isfinite(labels).all() and (np.abs(values) < FLOAT32_LIMIT).all())
 
 
 def _increasing(columns: NDArray[np.float64], pointers: NDArray[np.int64]) -> bool:
@@ -222,75 +204,3 @@ def _increasing(columns: NDArray[np.float64], pointers: NDArray[np.int64]) -> bo
     increases[1:-1] = columns[1:] > columns[:-1]
     increases[pointers] = True  # the first of a row need not exceed the last of the row before
     return bool(increases.all())
-
-
-def _parse_lines(text: bytes, first_line: int, path: Path) -> _Parsed:
-    """Parse whole lines one by one; DataError names the line of the first fault."""
-    labels, lengths, lines = [], [0], []
-    columns: list[float] = []
-    values: list[float] = []
-    spellings: dict[float, str] = {}
-    for line, content in enumerate(text.split(b"\n"), first_line):
-        words = content.partition(b"#")[0].split()
-        if not words:
-            continue
-        try:
-            label, elements = _label(words[0]), _elements(words[1:])
-        except ValueError as fault:
-            raise DataError(f"{path}: line {line}: {fault}") from None
-        spellings.setdefault(label, words[0].decode("ascii"))
-        labels.append(label)
-        lines.append(line)
-        lengths.append(len(elements))
-        columns.extend(elements)
-        values.extend(elements.values())
-    return _Parsed(
-        np.array(labels, np.float64),
-        np.cumsum(lengths, dtype=np.int64),
-        np.array(columns, np.int64) - 1,
-        np.array(values, np.float64),
-        spellings,
-        np.array(lines, np.int64),
-    )
-
-
-def _label(word: bytes) -> float:
-    """Return a row's label; ValueError says what is wrong."""
-    label = float(word) if _NUMBER.fullmatch(word) else math.nan
-    if not math.isfinite(label):
-        raise ValueError(f"found {_shown(word)}, expected a label that is a finite number")
-    return label
-
-
-def _elements(words: list[bytes]) -> dict[float, float]:
-    """Return a row's values by column as it is spelled, sorted; ValueError says what is wrong."""
-    elements: dict[float, float] = {}
-    for word in words[1:] if words and _QUERY.fullmatch(words[0]) else words:
-        match = _ELEMENT.fullmatch(word)
-        column, value = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
-        if not (1 <= column <= INT32_MAX and abs(value) < _FLOAT32_LIMIT):
-            raise ValueError(f"found {_shown(word)}, expected {_expected(word)}")
-        if column in elements:
-            raise ValueError(f"found column {column:.0f} twice in the row, expected it once")
-        elements[column] = value
-    return dict(sorted(elements.items()))
-
-
-def _expected(word: bytes) -> str:
-    """Return what should stand where a faulty element does."""
-    name, _, value = word.partition(b":")
-    if not name or not value:
-        return "column:value"
-    if not name.isdigit():
-        return "column:value with a whole column from 1 on"
-    if float(name) == 0:
-        return "columns from 1 on: if the file counts from 0, add one to every column"
-    if float(name) > INT32_MAX:
-        return f"a column up to {INT32_MAX}"
-    return "column:value with a number after the colon that fits in 32 bits"
-
-
-def _shown(word: bytes) -> str:
-    """Return a word as a message shows it: quoted, in ASCII, not too long."""
-    shown = ascii(word.decode("latin-1"))
-    return shown if len(shown) <= 40 else shown[:37] + "...'"

@@ -1,0 +1,99 @@
+"""Each server_* method against its worker_* twin, over real MPI."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpisgd.channel import SERVER, Channel
+from mpisgd.messages import Tag
+
+pytestmark = pytest.mark.mpi(min_size=2)
+
+
+def wait_for(channel, poll):
+    """Poll until there is something, and return it."""
+    found = []
+
+    def look():
+        found.append(poll())
+        return found[-1] is not None
+
+    channel.wait_until(look)
+    return found[-1]
+
+
+def test_every_worker_hears_what_is_announced(channel: Channel):
+    text = "rows and weights, größer " * 1000
+    if channel.rank == SERVER:
+        channel.server_announce(text)
+        channel.server_announce("")
+    else:
+        assert channel.worker_hear() == text
+        assert channel.worker_hear() == ""
+
+
+def test_weights_are_shared_and_numbers_summed(channel: Channel):
+    weights = np.arange(100_003, dtype=np.float32)
+    if channel.rank == SERVER:
+        channel.server_share_weights(weights)
+        total = channel.server_sum(2)
+    else:
+        np.testing.assert_array_equal(channel.worker_share_weights(len(weights)), weights)
+        total = channel.worker_sum(np.array([channel.rank, 1.0]))
+    np.testing.assert_array_equal(total, [sum(channel.workers), len(channel.workers)])
+
+
+def test_merge_sums_and_lets_the_server_work_meanwhile(channel: Channel):
+    mine = np.full(1000, channel.rank, np.float32)
+    if channel.rank == SERVER:
+        left = [True] * 5
+        total = channel.server_merge(mine, lambda: bool(left) and left.pop())
+    else:
+        total = channel.worker_merge(mine)
+    np.testing.assert_array_equal(total, np.full(1000, sum(channel.workers), np.float32))
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 10_000_000])
+def test_rows_arrive_in_the_order_sent(channel: Channel, size: int):
+    blocks = [np.full(size, number, np.uint8) for number in (1, 2, 3)]
+    if channel.rank == SERVER:
+        for block in blocks:
+            for worker in channel.workers:
+                channel.server_send_rows(worker, block)
+        channel.wait_until_sent()
+        assert all(channel.server_can_send_rows(worker) for worker in channel.workers)
+    else:
+        for block in blocks:
+            np.testing.assert_array_equal(wait_for(channel, channel.worker_poll_rows), block)
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_every_update_is_answered_to_its_sender(channel: Channel, size: int):
+    turns = 20
+    if channel.rank == SERVER:
+        for _ in range(turns * len(channel.workers)):
+            letter = wait_for(channel, channel.server_poll)
+            assert letter.tag is Tag.UPDATE
+            assert (letter.content == letter.worker).all()
+            channel.server_reply(letter.worker, letter.content[: size // 2 + 1])
+        channel.wait_until_sent()
+    else:
+        for _ in range(turns):
+            channel.worker_send_update(np.full(size, channel.rank, np.uint8), largest_reply=size)
+            reply = wait_for(channel, channel.worker_poll_reply)
+            assert len(reply) == size // 2 + 1
+            assert (reply == channel.rank).all()
+
+
+def test_the_server_gets_every_kind_of_letter_in_order(channel: Channel):
+    if channel.rank == SERVER:
+        tags: dict[int, list[Tag]] = {worker: [] for worker in channel.workers}
+        for _ in range(2 * len(channel.workers)):
+            letter = wait_for(channel, channel.server_poll)
+            tags[letter.worker].append(letter.tag)
+        assert all(seen == [Tag.NEXT_SHARD, Tag.GONE] for seen in tags.values())
+        assert channel.server_poll() is None
+    else:
+        channel.worker_ask_next_shard()
+        channel.worker_leave()

@@ -1,0 +1,138 @@
+"""Whole training runs on the ranks of this job, held to the slow twin and to what every run must keep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from mpisgd import rank_worker
+from mpisgd.channel import SERVER, Channel
+from mpisgd.interrupt import Interrupt
+from mpisgd.learner import Learner
+from mpisgd.model import load_model
+from mpisgd.shard import Shard
+from mpisgd.training import train
+
+pytestmark = pytest.mark.mpi(min_size=2)
+SMALL = ("--passes", "3", "--patience", "none", "--eval-interval", "100", "--batch-size", "5", "--iterations", "4")
+BOTH_MODES = pytest.mark.parametrize("mode", ["sync", "async"])
+
+
+@dataclass
+class Result:
+    """What rank 0 has of a run: weights with the bias, what was logged, each worker's first shard."""
+
+    weights: np.ndarray
+    metrics: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    shards: list[Shard]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """300 rows of 30 columns in two classes, as text; the same on every rank."""
+    rng = np.random.default_rng(11)
+    direction = rng.normal(size=30)
+    path = tmp_path / "rows.svm"
+    with path.open("w") as file:
+        for _ in range(300):
+            columns = np.sort(rng.choice(30, size=rng.integers(1, 9), replace=False))
+            values = rng.normal(size=len(columns)).round(3)
+            label = "+1" if values @ direction[columns] > 0 else "-1"
+            file.write(" ".join([label, *(f"{c + 1}:{v}" for c, v in zip(columns, values, strict=True))]) + "\n")
+    return path
+
+
+def run(channel: Channel, directory: Path, *arguments: str) -> Result | None:
+    """Train on all ranks; return what rank 0 can know, None on the workers."""
+    shards: list[Shard] = []
+
+    class Watched(Learner):
+        def __init__(self, job, shard, feed):
+            shards.append(shard)
+            super().__init__(job, shard, feed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_worker, "Learner", Watched)
+        if channel.rank == SERVER:
+            train(channel, [*arguments, "--run-dir", str(directory)], {}, Interrupt())
+        else:
+            rank_worker.work(channel)
+    gathered = MPI.COMM_WORLD.gather(shards[0] if shards else None)
+    if channel.rank != SERVER:
+        return None
+    return Result(
+        weights=load_model(directory / "model.h5").vector(),
+        metrics=[json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()],
+        events=[json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()],
+        shards=gathered[1:],
+    )
+
+
+def test_two_sync_runs_with_one_seed_have_the_same_bits(channel: Channel, tmp_path: Path, data: Path):
+    for sharding in ("partition", "sample"):
+        arguments = ("--data", str(data), "--seed", "4", "--sharding", sharding, "--patience", "2")
+        first = run(channel, tmp_path / f"{sharding}1", *arguments)
+        second = run(channel, tmp_path / f"{sharding}2", *arguments)
+        other = run(channel, tmp_path / f"{sharding}3", *arguments, "--seed", "5")
+        if first and second and other:
+            np.testing.assert_array_equal(first.weights, second.weights)
+            assert not np.array_equal(first.weights, other.weights)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("sharding", ["partition", "sample"])
+def test_every_worker_is_told_once_and_gone_once(channel, tmp_path, data, mode, sharding):
+    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, "--sharding", sharding, *SMALL)
+    if result:
+        names = [event["event"] for event in result.events]
+        assert names[0] == "training"
+        assert names[-1] == "finished"
+        for name in ("worker_told", "worker_gone"):
+            told = [event["worker"] for event in result.events if event["event"] == name]
+            assert sorted(told) == list(channel.workers)
+        for worker in channel.workers:
+            of_worker = [event["event"] for event in result.events if event.get("worker") == worker]
+            assert of_worker == ["worker_told", "worker_gone"]
+
+
+@BOTH_MODES
+def test_what_was_counted_is_what_was_done(channel, tmp_path, data, mode):
+    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, *SMALL)
+    if result:
+        last = result.metrics[-1]
+        workers, turn = len(channel.workers), 4 * 5
+        assert last["rows"] <= last["updates"] * turn
+        assert last["passes"] == pytest.approx(last["rows"] / 285)  # 5 % of 300 rows are held out
+        assert 3 <= last["passes"] < 3 + 2 * workers * turn / 285
+        assert [line["rows"] for line in result.metrics] == sorted(line["rows"] for line in result.metrics)
+        assert last["bytes_up"] > 0
+        assert last["bytes_down"] > 0
+        assert last["staleness_max"] >= (0 if mode == "sync" or workers == 1 else 1)
+        assert last["round_trip_p99"] >= last["round_trip_p50"] > 0
+
+
+@BOTH_MODES
+def test_the_target_ends_a_run(channel, tmp_path, data, mode):
+    arguments = ("--data", str(data), "--mode", mode, "--target-accuracy", "0.6", "--passes", "none")
+    result = run(channel, tmp_path / "run", *arguments)
+    if result:
+        shutdown = next(event for event in result.events if event["event"] == "shutdown")
+        assert shutdown["reason"] == "target_accuracy"
+        assert any(line["accuracy"] >= 0.6 for line in result.metrics)
+
+
+@BOTH_MODES
+def test_a_threshold_sends_less_and_still_learns(channel, tmp_path, data, mode):
+    arguments = ("--data", str(data), "--mode", mode, "--passes", "20", "--patience", "none")
+    everything = run(channel, tmp_path / "all", *arguments)
+    large_only = run(channel, tmp_path / "large", *arguments, "--gradient-threshold", "0.02")
+    if everything and large_only:
+        assert large_only.metrics[-1]["changes_sent"] < 0.9 * everything.metrics[-1]["changes_sent"]
+        assert large_only.metrics[-1]["accuracy"] > 0.8

@@ -1,0 +1,236 @@
+"""The slow twin: the program's arithmetic once more, in dense float64 and one row at a time.
+
+Written from the formulas, not from the code: no scale kept beside the vector, no sparse loops, no messages.
+Tests compare the program with it. Nothing here is fast; keep the data small.
+
+The rows that come in are those a worker holds: preprocessed (with the column of ones where there is a bias)
+and in the order it holds them. What stops a twin is `config.passes` alone, so leave the other rules unset.
+
+Two things the twin cannot share with float32: a change that cancels to nothing there, and one that is the
+threshold to the last digit. Values drawn from a continuous distribution meet neither.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.config import Config
+from mpisgd.sparse_rows import SparseRows
+
+Vector = NDArray[np.float64]
+
+BIAS_STEP = 0.01
+
+
+def dense(rows: SparseRows) -> Vector:
+    """Return the rows as a dense float64 matrix (rows, column_count); repeated columns add up."""
+    matrix = np.zeros((len(rows), rows.column_count))
+    for i in range(len(rows)):
+        for place in range(rows.row_pointers[i], rows.row_pointers[i + 1]):
+            matrix[i, rows.columns[place]] += rows.values[place]
+    return matrix
+
+
+# --- one row, one step
+
+
+def loss_value(name: str, m: float) -> float:
+    """Return l(m), the loss of a margin m = y x.w."""
+    if name == "hinge":
+        return max(0.0, 1 - m)
+    if name == "squared_hinge":
+        return max(0.0, 1 - m) ** 2
+    return math.log1p(math.exp(-m)) if m > 0 else -m + math.log1p(math.exp(m))
+
+
+def loss_slope(name: str, m: float) -> float:
+    """Return -l'(m); the hinge has no slope at its kink m = 1: there it is 0, as beyond it."""
+    if name == "hinge":
+        return 1.0 if m < 1 else 0.0
+    if name == "squared_hinge":
+        return 2 * max(0.0, 1 - m)
+    return 1 / (1 + math.exp(m)) if m < 0 else math.exp(-m) / (1 + math.exp(-m))
+
+
+def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
+    """Return a = 1 / (1 + eta lambda B), by which the penalty shrinks all weights in a step of B rows."""
+    return 1 / (1 + eta * config.regularization * batch_rows)
+
+
+def gradient_steps(config: Config, w: Vector, rows: Vector, labels: Vector) -> Vector:
+    """Return sum_i -l'(y_i x_i.w) y_i x_i, every x_i.w at the same w; of the bias (the last weight, where there
+    is one) a hundredth of it.
+    """
+    steps = np.zeros_like(w)
+    for x, y in zip(rows, labels, strict=True):
+        margin = y * float(x @ w)
+        steps += loss_slope(config.loss, margin) * y * x
+    if config.bias:
+        steps[-1] *= BIAS_STEP
+    return steps
+
+
+def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float) -> Vector:
+    """Return the weights after one mini-batch step on all of these rows: a w + eta sum_i -l'(y_i x_i.w) y_i x_i."""
+    return penalty_decay(config, eta, len(rows)) * w + eta * gradient_steps(config, w, rows, labels)
+
+
+def step_size(config: Config, learning_rate: float, passes: float) -> float:
+    """Return eta after `passes` passes: eta_0, eta_0 / (1 + d p) or eta_0 / sqrt(1 + d p)."""
+    slowdown = 1 + config.learning_rate_decay * passes
+    power = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}[config.learning_rate_schedule]
+    return learning_rate / slowdown**power
+
+
+def first_step_size(config: Config, shards: Sequence[SparseRows]) -> float:
+    """Return eta_0: the user's, or 1 / the mean of ||x||^2 over the rows of all shards."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    squared_norms = [float(x @ x) for shard in shards for x in dense(shard)]
+    mean = sum(squared_norms) / len(squared_norms)
+    return 1 / mean if mean > 0 else 1.0
+
+
+# --- a worker and its turns
+
+
+@dataclass
+class TwinWorker:
+    """A worker with its shard, and its place in it."""
+
+    config: Config
+    rows: Vector
+    labels: Vector
+    next_row: int = field(default=0)
+
+    def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int]:
+        """Take `iterations` steps from known + unsent; return the turn's decay A, its changes d and its rows.
+
+        Each step goes v <- a v + eta s. With v = A known + d that is A <- a A and d <- a d + eta s: so d is 0 to
+        the last bit where no row of the turn has an element, and the merging can count who changed what.
+        Batches are contiguous; the one that reaches the shard's end stops there, and the next begins anew.
+        """
+        turn_decay, changes, turn_rows = 1.0, unsent, 0
+        for _ in range(self.config.iterations):
+            start, stop = self.next_row, min(self.next_row + self.config.batch_size, len(self.rows))
+            w = turn_decay * known + changes
+            steps = gradient_steps(self.config, w, self.rows[start:stop], self.labels[start:stop])
+            decay = penalty_decay(self.config, eta, stop - start)
+            turn_decay *= decay
+            changes = decay * changes + eta * steps
+            turn_rows += stop - start
+            self.next_row = 0 if stop == len(self.rows) else stop
+        return turn_decay, changes, turn_rows
+
+
+def _workers(
+    config: Config, rows_by_worker: Sequence[SparseRows], labels_by_worker: Sequence[NDArray[np.float32]]
+) -> list[TwinWorker]:
+    pairs = zip(rows_by_worker, labels_by_worker, strict=True)
+    return [TwinWorker(config, dense(rows), labels.astype(np.float64)) for rows, labels in pairs]
+
+
+def _beginning(rows_by_worker: Sequence[SparseRows], initial: NDArray[np.float32] | None) -> Vector:
+    return np.zeros(rows_by_worker[0].column_count) if initial is None else initial.astype(np.float64)
+
+
+def split_by_threshold(changes: Vector, threshold: float) -> tuple[Vector, Vector]:
+    """Return what is sent of the changes (those above the threshold) and what is withheld; no threshold: all."""
+    sent = changes.copy()
+    if threshold > 0:
+        sent[np.abs(changes) <= threshold] = 0
+    return sent, changes - sent
+
+
+# --- async with one worker is the serial program
+
+
+def twin_run(
+    rows_by_worker: Sequence[SparseRows],
+    labels_by_worker: Sequence[NDArray[np.float32]],
+    config: Config,
+    learning_rows: int,
+    initial: NDArray[np.float32] | None = None,
+) -> Vector:
+    """Return the server's final weights, float64 (column_count,), of an async run with one worker.
+
+    The worker's weights go through its turns as if it were alone, which it is. The server's w hears of each,
+    with d what the turn of decay A changed, what was withheld before included:
+        w <- A w + the d_j above the threshold
+    The server says STOP in the reply to the update that completes the passes, and adds nothing after it: what
+    the worker learns until it hears STOP is lost, and so is what the threshold still holds back.
+    """
+    assert config.mode == "async"
+    assert config.passes is not None
+    (worker,) = _workers(config, rows_by_worker, labels_by_worker)
+    learning_rate = first_step_size(config, rows_by_worker)
+    server = _beginning(rows_by_worker, initial)
+    withheld = np.zeros_like(server)
+    rows_done = 0
+    while rows_done / learning_rows < config.passes:
+        eta = step_size(config, learning_rate, rows_done / learning_rows)
+        decay, changes, rows = worker.turn(server, withheld, eta)
+        sent, withheld = split_by_threshold(changes, config.gradient_threshold)
+        server = decay * server + sent
+        rows_done += rows
+    return server
+
+
+# --- sync with any number of workers
+
+
+def merged(rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector]) -> Vector:
+    """Return the common weights after a round.
+
+    With L = sum_k log a_k, D = sum_k d_k and c_j = how many workers changed weight j:
+        w_j <- exp(g_j L) w_j + g_j D_j,     g_j = 1/P (mean), 1 (sum), 1 / sqrt(max(1, c_j)) (sqrt).
+    """
+    log_decay = sum(math.log(decay) for decay in decays)
+    w = np.empty_like(shared)
+    for j in range(len(shared)):
+        changed_by = sum(1 for d in changes if d[j] != 0)
+        gain = {"mean": 1 / len(changes), "sum": 1.0, "sqrt": 1 / math.sqrt(max(1, changed_by))}[rule]
+        w[j] = math.exp(gain * log_decay) * shared[j] + gain * sum(d[j] for d in changes)
+    return w
+
+
+def twin_sync(
+    rows_by_worker: Sequence[SparseRows],
+    labels_by_worker: Sequence[NDArray[np.float32]],
+    config: Config,
+    learning_rows: int,
+    initial: NDArray[np.float32] | None = None,
+) -> Vector:
+    """Return the final weights, float64 (column_count,), of a sync run with a worker for each shard.
+
+    Each round every worker k starts from the common w plus what it has withheld and takes a turn to
+    a_k w + d_k; it sends a_k and the entries of d_k above the threshold; the rest it withholds, undiminished.
+    The step size of a round is that of the rows all workers have processed before it. The server learns from
+    a merged round that the passes are complete; its word to stop goes into the round after, merged as well.
+    """
+    assert config.mode == "sync"
+    assert config.passes is not None
+    workers = _workers(config, rows_by_worker, labels_by_worker)
+    learning_rate = first_step_size(config, rows_by_worker)
+    shared = _beginning(rows_by_worker, initial)
+    withheld = [np.zeros_like(shared) for _ in workers]
+    rows_done, stop = 0, False
+    while True:
+        last_round = stop
+        eta = step_size(config, learning_rate, rows_done / learning_rows)
+        decays, changes = [], []
+        for k, worker in enumerate(workers):
+            decay, changed, rows = worker.turn(shared, withheld[k], eta)
+            sent, withheld[k] = split_by_threshold(changed, config.gradient_threshold)
+            decays.append(decay)
+            changes.append(sent)
+            rows_done += rows
+        shared = merged(config.merge, shared, decays, changes)
+        if last_round:
+            return shared
+        stop = rows_done / learning_rows >= config.passes

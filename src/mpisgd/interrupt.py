@@ -10,7 +10,7 @@ from types import FrameType
 
 from mpisgd.errors import MpisgdError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class InterruptedEarlyError(MpisgdError):
@@ -38,7 +38,7 @@ class Interrupt:
             raise InterruptedEarlyError(f"interrupted by {self.received} before training began; nothing was saved")
 
 
-class Interrupted(MpisgdError):
+class InterruptedCommandError(MpisgdError):
     """A signal ended a command; the exit code is the one that shells know: 130 for SIGINT, 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
@@ -48,10 +48,10 @@ class Interrupted(MpisgdError):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise `Interrupted` for a signal that comes within the block, so that it is left in good order."""
+    """Raise InterruptedCommandError for a signal that comes within the block, so that it is left in good order."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        raise InterruptedCommandError(number)
 
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -67,7 +67,7 @@ def interruptible() -> Iterator[None]:
 def signals_wait() -> Iterator[None]:
     """Let signals that come within the block wait for its end, and have their usual effect there.
 
-    For code that must not be left half-way: HDF5 turns what a signal raises in its midst into errors of its own.
+    For code that must not be left half-way: what a signal raises while HDF5 calls a file's `write` crashes the process.
     """
     if threading.current_thread() is not threading.main_thread():  # where signals never come
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from slow_twin import twin_run, twin_sync
+
 from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
+from mpisgd.config import Config
 from mpisgd.interrupt import Interrupt
 from mpisgd.learner import Learner
 from mpisgd.model import load_model
@@ -136,3 +140,34 @@ def test_a_threshold_sends_less_and_still_learns(channel, tmp_path, data, mode):
     if everything and large_only:
         assert large_only.metrics[-1]["changes_sent"] < 0.9 * everything.metrics[-1]["changes_sent"]
         assert large_only.metrics[-1]["accuracy"] > 0.8
+
+
+def config_of(directory: Path) -> Config:
+    """The run's own resolved config, its learning rate settled."""
+    values = tomllib.loads((directory / "config.toml").read_text())
+    return Config(**{name: None if value == "none" else value for name, value in values.items()})
+
+
+@pytest.mark.parametrize("threshold", ["0", "0.003"])
+@pytest.mark.parametrize("merge", ["mean", "sum", "sqrt"])
+@pytest.mark.parametrize("loss", ["hinge", "logistic"])
+def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_path, data, merge, threshold, loss):
+    options = ("--merge", merge, "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
+    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
+    if result:
+        config = config_of(tmp_path / "run")
+        shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
+        np.testing.assert_allclose(result.weights, twin_sync(*shards, config, 285), rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size != 2, reason="with one worker alone is async the serial program")
+@pytest.mark.parametrize("threshold", ["0", "0.003"])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
+def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, loss, threshold):
+    options = ("--mode", "async", "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
+    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
+    if result:
+        (shard,) = result.shards
+        expected = twin_run([shard.rows], [shard.labels], config_of(tmp_path / "run"), 285)
+        np.testing.assert_allclose(result.weights, expected, rtol=1e-3, atol=2e-5)
+        assert result.metrics[-1]["staleness_max"] == 0

@@ -1,0 +1,77 @@
+"""Hypothesis strategies that several test files share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mpisgd.shard import Shard
+from mpisgd.sparse_rows import SparseRows
+
+Floats = st.SearchStrategy[float]
+
+# Sums of products of a few of these are exact in float32, so results can be compared bit for bit.
+eighths = st.integers(-64, 64).map(lambda n: n / 8)
+# Numbers with all their bits, of ordinary size.
+ordinary = st.floats(0.01, 10, width=32).flatmap(lambda x: st.sampled_from([x, -x]))
+# Any size whose square float32 still knows.
+wide = st.floats(2.0**-60, 2.0**60, width=32).flatmap(lambda x: st.sampled_from([x, -x]))
+
+losses = st.sampled_from(["hinge", "squared_hinge", "logistic"])
+
+
+def rows_from(
+    row_lists: list[list[tuple[int, float]]], column_count: int, kind: type[np.signedinteger[Any]] = np.int32
+) -> SparseRows:
+    """Return rows given as lists of (column, value)."""
+    pairs = [pair for row in row_lists for pair in row]
+    return SparseRows(
+        np.array([value for _, value in pairs], np.float32),
+        np.array([column for column, _ in pairs], kind),
+        np.cumsum([0, *map(len, row_lists)]).astype(kind),
+        column_count,
+    )
+
+
+@st.composite
+def sparse_rows(
+    draw: st.DrawFn,
+    values: Floats = eighths,
+    *,
+    min_rows: int = 0,
+    max_rows: int = 8,
+    column_count: int | None = None,
+    cut: bool = True,
+) -> SparseRows:
+    """Rows with int32 or int64 indices, columns in any order, empty rows among them.
+
+    With `cut` they may be a part of larger arrays, so that the pointers do not begin at 0.
+    """
+    width = draw(st.integers(1, 6)) if column_count is None else column_count
+    pairs = st.tuples(st.integers(0, width - 1), values)
+    row = st.lists(pairs, max_size=4, unique_by=lambda pair: pair[0])
+    around = st.lists(row, max_size=2 if cut else 0)
+    before, here, after = draw(around), draw(st.lists(row, min_size=min_rows, max_size=max_rows)), draw(around)
+    kind = draw(st.sampled_from([np.int32, np.int64]))
+    rows = rows_from([*before, *here, *after], width, kind)
+    return rows.part(len(before), len(before) + len(here))
+
+
+def vectors(length: int, values: Floats = eighths) -> st.SearchStrategy[NDArray[np.float32]]:
+    """Float32 vectors of this length."""
+    return st.lists(values, min_size=length, max_size=length).map(lambda v: np.array(v, np.float32))
+
+
+def labels(rows: int) -> st.SearchStrategy[NDArray[np.float32]]:
+    """As many labels +1 or -1."""
+    return vectors(rows, st.sampled_from([1.0, -1.0]))
+
+
+@st.composite
+def shards(draw: st.DrawFn, values: Floats = eighths, **options: Any) -> Shard:
+    """Rows with their labels."""
+    rows = draw(sparse_rows(values, **options))
+    return Shard(rows, draw(labels(len(rows))))

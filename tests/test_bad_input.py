@@ -158,18 +158,37 @@ CASES = [
     ),
     Case("NaN", TRAIN_ON_DATA, 1, ("data: value of row ", "found nan", "expected"), put("X/data", 700, math.nan), (2,)),
     Case("infinite", TRAIN_ON_DATA, 1, ("data: value of row ", "found inf"), put("X/data", 9, math.inf), (3,)),
-    Case("NaN in test rows", TRAIN_ON_DATA, 1, ("data: value of row 499", "found nan"), put("X/data", -1, math.nan), (3,)),
+    Case(
+        "NaN in test rows", TRAIN_ON_DATA, 1, ("data: value of row 499", "found nan"), put("X/data", -1, math.nan), (3,)
+    ),
     Case("NaN, samples", f"{TRAIN_ON_DATA} --sharding sample", 1, ("found nan",), put("X/data", 700, math.nan), (3,)),
-    Case("three classes", TRAIN_ON_DATA, 1, ("data: labels: found 3 classes", "expected two"), damaged(three_classes), (2,)),
+    Case(
+        "three classes",
+        TRAIN_ON_DATA,
+        1,
+        ("data: labels: found 3 classes", "expected two"),
+        damaged(three_classes),
+        (2,),
+    ),
     # Text to train on
-    Case("one class", TRAIN_ON_DATA, 1, ("data: found only one label (1)", "expected two"), text("1 1:1\n1 2:1\n"), (3,)),
-    Case("three labels", TRAIN_ON_DATA, 1, ("data: found 3 different labels (1, 2, 3)",), text("1 1:1\n2 1:1\n3 1:1\n")),
+    Case(
+        "one class", TRAIN_ON_DATA, 1, ("data: found only one label (1)", "expected two"), text("1 1:1\n1 2:1\n"), (3,)
+    ),
+    Case(
+        "three labels", TRAIN_ON_DATA, 1, ("data: found 3 different labels (1, 2, 3)",), text("1 1:1\n2 1:1\n3 1:1\n")
+    ),
     Case("malformed line", TRAIN_ON_DATA, 1, ("data: line 41: found '2:x'",), text(f"{GOOD_ROWS}1 2:x\n"), (2,)),
-    Case("column zero", TRAIN_ON_DATA, 1, ("line 41: found '0:1'", "add one to every"), text(f"{GOOD_ROWS}1 0:1\n"), (3,)),
+    Case(
+        "column zero", TRAIN_ON_DATA, 1, ("line 41: found '0:1'", "add one to every"), text(f"{GOOD_ROWS}1 0:1\n"), (3,)
+    ),
     Case("directory as data", TRAIN_ON_DATA, 1, ("data: found a directory",), directory),
     # prepare
-    Case("prepare malformed", "prepare {data} --out {dir}/o", 1, ("line 41: found '2:x'",), text(f"{GOOD_ROWS}1 2:x\n")),
-    Case("prepare zero", "prepare {data} --out {dir}/o", 1, ("line 1: found '0:1'", "add one"), text("1 0:1\n-1 1:1\n")),
+    Case(
+        "prepare malformed", "prepare {data} --out {dir}/o", 1, ("line 41: found '2:x'",), text(f"{GOOD_ROWS}1 2:x\n")
+    ),
+    Case(
+        "prepare zero", "prepare {data} --out {dir}/o", 1, ("line 1: found '0:1'", "add one"), text("1 0:1\n-1 1:1\n")
+    ),
     Case("prepare one class", "prepare {data} --out {dir}/o", 1, ("only one label (1)",), text("1 1:1\n")),
     Case("prepare missing", "prepare {data} --out {dir}/o", 1, ("data: cannot be read: No such file",)),
     Case("prepare over a file", "prepare {data} --out {data}", 2, ("data exists", "--force"), text(GOOD_ROWS)),
@@ -188,31 +207,51 @@ CASES = [
         (3,),
     ),
     Case("initial model, missing", f"{TRAIN_ON_GOOD} --initial-model {{data}}", 1, ("data: no such file",)),
-    Case("initial model, other file", f"{TRAIN_ON_GOOD} --initial-model {{h5}}", 1, ("found mpisgd dataset", "expected")),
-    Case("initial model, no bias", f"{TRAIN_ON_GOOD} --initial-model {{model}} --no-bias", 2, ("bias true", "bias false")),
+    Case(
+        "initial model, other file", f"{TRAIN_ON_GOOD} --initial-model {{h5}}", 1, ("found mpisgd dataset", "expected")
+    ),
+    Case(
+        "initial model, no bias", f"{TRAIN_ON_GOOD} --initial-model {{model}} --no-bias", 2, ("bias true", "bias false")
+    ),
     Case("model is text", "evaluate {data} {h5}", 1, ("data: cannot read it as mpisgd model",), text("weights")),
     Case("model is a data set", "predict {h5} {h5} --out {dir}/o", 1, ("small.h5: found mpisgd dataset",)),
     Case("model missing", "evaluate {data} {h5}", 1, ("data: no such file",)),
     Case(
-        "labels of other classes", "evaluate {model} {data}", 1, ("line 2: found label 5", "-1 or +1"), text("1 1:1\n5 1:1\n")
+        "labels of other classes",
+        "evaluate {model} {data}",
+        1,
+        ("line 2: found label 5", "-1 or +1"),
+        text("1 1:1\n5 1:1\n"),
     ),
     Case("unknown split", "evaluate {model} {h5} --split dev", 1, ("no split 'dev'", "train, test")),
-    Case("predict over a file", "predict {model} {h5} --out {data}", 2, ("data: found a file", "--force"), text("mine")),
+    Case(
+        "predict over a file", "predict {model} {h5} --out {data}", 2, ("data: found a file", "--force"), text("mine")
+    ),
     Case("info on neither", "info {data}", 1, ("data: line 1: found ",), text("neither nor\n")),
     Case("info on nothing", "info {data}", 1, ("data: ", "No such file")),
     # Words
-    Case("unknown option", f"{TRAIN_ON_GOOD} --batchsize 4", 2, ("--batchsize", "did you mean '--batch-size'"), ranks=(2, 3)),
+    Case(
+        "unknown option",
+        f"{TRAIN_ON_GOOD} --batchsize 4",
+        2,
+        ("--batchsize", "did you mean '--batch-size'"),
+        ranks=(2, 3),
+    ),
     Case("option of another command", "evaluate {model} {h5} --jsn", 2, ("--jsn: unknown", "did you mean '--json'")),
     Case("abbreviated option", f"{TRAIN_ON_GOOD} --batch 4", 2, ("--batch: unknown",)),
     Case("option without a value", "--data", 2, ("--data: expected one argument",)),
     Case("stray word", f"{TRAIN_ON_GOOD} more", 2, ("more: unknown",)),
-    Case("unknown command", "evalute {model} {h5}", 2, ("found command 'evalute'", "did you mean 'evaluate'"), ranks=(3,)),
+    Case(
+        "unknown command", "evalute {model} {h5}", 2, ("found command 'evalute'", "did you mean 'evaluate'"), ranks=(3,)
+    ),
     Case("unknown command alone", "trian", 2, ("found command 'trian'", "did you mean 'train'")),
     Case("evaluate on ranks", "evaluate {model} {h5}", 2, ("'evaluate' on 3 ranks", "leave out mpirun"), ranks=(3,)),
     Case("predict on ranks", "predict {model} {h5} --out {dir}/o", 2, ("'predict' on 3 ranks",), ranks=(3,)),
     Case("info on ranks", "info {h5}", 2, ("'info' on 2 ranks",), ranks=(2,)),
     # Sources of settings
-    Case("unknown key", "--config {data}", 2, ("data: batchsize: unknown", "'batch_size'"), toml("batchsize = 4"), (2,)),
+    Case(
+        "unknown key", "--config {data}", 2, ("data: batchsize: unknown", "'batch_size'"), toml("batchsize = 4"), (2,)
+    ),
     Case(
         "unknown variable",
         TRAIN_ON_GOOD,
@@ -233,9 +272,20 @@ CASES = [
     Case("number for a switch", "--config {data}", 2, ("data: bias: found 3", "true or false"), toml("bias = 3")),
     Case("switch for an integer", "--config {data}", 2, ("batch_size: found True",), toml("batch_size = true")),
     Case("switch for a number", "--config {data}", 2, ("passes: found True",), toml("passes = true")),
-    Case("switch in the environment", TRAIN_ON_GOOD, 2, ("MPISGD_BIAS: found 'maybe'",), settings={"MPISGD_BIAS": "maybe"}),
+    Case(
+        "switch in the environment",
+        TRAIN_ON_GOOD,
+        2,
+        ("MPISGD_BIAS: found 'maybe'",),
+        settings={"MPISGD_BIAS": "maybe"},
+    ),
     Case("unknown preset", f"{TRAIN_ON_GOOD} --preset papr", 2, ("found 'papr'", "did you mean 'paper'")),
-    Case("no rule to stop by", f"{TRAIN_ON_GOOD} --passes none --patience none", 2, ("no rule to stop by", "at least one")),
+    Case(
+        "no rule to stop by",
+        f"{TRAIN_ON_GOOD} --passes none --patience none",
+        2,
+        ("no rule to stop by", "at least one"),
+    ),
     Case(
         "a wrong value that another source covers",
         f"{TRAIN_ON_GOOD} --passes 1",
@@ -244,7 +294,13 @@ CASES = [
         settings={"MPISGD_PASSES": "x"},
     ),
     # Where to write
-    Case("earlier run", f"{TRAIN_ON_GOOD} --run-dir {{run}}", 2, ("run: found model.h5 of an earlier", "--force"), ranks=(3,)),
+    Case(
+        "earlier run",
+        f"{TRAIN_ON_GOOD} --run-dir {{run}}",
+        2,
+        ("run: found model.h5 of an earlier", "--force"),
+        ranks=(3,),
+    ),
     Case("run directory is a file", f"{TRAIN_ON_GOOD} --run-dir {{h5}}", 1, ("small.h5: cannot write", "File exists")),
     Case(
         "run directory under a file",
@@ -254,9 +310,16 @@ CASES = [
         text("a file"),
         (2,),
     ),
-    Case("done file is a directory", f"{TRAIN_ON_GOOD} --done-file {{data}}", 1, ("done file", "data: cannot"), directory),
     Case(
-        "no test rows", f"{TRAIN_ON_DATA} --eval-split test", 1, ("no split 'test'", "prepare TRAIN --test"), without_test_rows, (2,)
+        "done file is a directory", f"{TRAIN_ON_GOOD} --done-file {{data}}", 1, ("done file", "data: cannot"), directory
+    ),
+    Case(
+        "no test rows",
+        f"{TRAIN_ON_DATA} --eval-split test",
+        1,
+        ("no split 'test'", "prepare TRAIN --test"),
+        without_test_rows,
+        (2,),
     ),
     Case("evaluate no test rows", "evaluate {model} {data}", 1, ("no split 'test'", ": train"), without_test_rows),
     # Learning that fails
@@ -270,7 +333,13 @@ CASES = [
 ]
 if os.geteuid():
     CASES.append(
-        Case("forbidden", f"{TRAIN_ON_GOOD} --run-dir {{data}}/run", 1, ("data/run: cannot write", "Permission"), unwritable)
+        Case(
+            "forbidden",
+            f"{TRAIN_ON_GOOD} --run-dir {{data}}/run",
+            1,
+            ("data/run: cannot write", "Permission"),
+            unwritable,
+        )
     )
 
 

@@ -34,9 +34,7 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
         _sparsetools.csr_matvec(len(out), len(weights), row_pointers, columns, values, weights, out)
 
 
-def add_weighted_rows(
-    row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float
-) -> None:
+def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
     """Add X^T c to `weights`: w_j += sum_i c_i x_ij.
 
     X in CSR form is X^T in CSC form, so SciPy's column loop runs over our rows.
@@ -45,9 +43,7 @@ def add_weighted_rows(
     if _sparsetools is None:  # pragma: no cover
         weights += _matrix(row_pointers, columns, values, len(weights)).T @ coefficients
     else:
-        _sparsetools.csc_matvec(
-            len(weights), len(coefficients), row_pointers, columns, values, coefficients, weights
-        )
+        _sparsetools.csc_matvec(len(weights), len(coefficients), row_pointers, columns, values, coefficients, weights)
 
 
 def copy_rows(

@@ -158,6 +158,4 @@ class Declaration:
 def declarations() -> dict[str, Declaration]:
     """Return every setting's declaration by name, in the order of the class."""
     kinds = typing.get_type_hints(Config)
-    return {
-        f.name: Declaration(f.name, kinds[f.name], f.default, **f.metadata) for f in dataclasses.fields(Config)
-    }
+    return {f.name: Declaration(f.name, kinds[f.name], f.default, **f.metadata) for f in dataclasses.fields(Config)}

@@ -55,6 +55,7 @@ def serve_sync(
         if monitor.at_pass_end() and monitor.stop_reason is None:
             monitor.measure_now(ScaledVector(weights.copy()), "pass")
 
+
 def serve_async(
     channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
 ) -> ScaledVector:

@@ -43,9 +43,7 @@ GENERATED_NOTE = (
 )
 
 
-def train(
-    channel: Channel, arguments: Sequence[str], environment: Mapping[str, str], interrupt: Interrupt
-) -> None:
+def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, str], interrupt: Interrupt) -> None:
     """Train on all ranks of the channel, from rank 0, with the settings of the command line and its like.
 
     Raises:
@@ -126,8 +124,7 @@ def _initial_weights(job: Job, dataset: Dataset) -> Float:
         )
     if model.preprocessing != job.preprocessing:
         raise UsageError(
-            f"{path}: found a model with {_words(model.preprocessing)}, expected"
-            f" {_words(job.preprocessing)} as set"
+            f"{path}: found a model with {_words(model.preprocessing)}, expected {_words(job.preprocessing)} as set"
         )
     return model.vector()
 
@@ -136,9 +133,7 @@ def _words(preprocessing: Preprocessing) -> str:
     return ", ".join(f"{name} {str(value).lower()}" for name, value in asdict(preprocessing).items())
 
 
-def _send_rows(
-    channel: Channel, job: Job, dataset: Dataset, plan: RowPlan
-) -> tuple[HeldOut, SampleSender | None]:
+def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> tuple[HeldOut, SampleSender | None]:
     """Send the shards, or the first samples; keep what is held out."""
     prepare = job.preprocessing
     test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None

@@ -317,7 +317,7 @@ CASES = [
         "no test rows",
         f"{TRAIN_ON_DATA} --eval-split test",
         1,
-        ("no split 'test'", "prepare TRAIN --test"),
+        ("split 'test'", "prepare TRAIN --test"),
         without_test_rows,
         (2,),
     ),

@@ -22,7 +22,7 @@ from mpisgd.data import dataset_writer
 from mpisgd.data.dataset import Block, Dataset, Hdf5Dataset, MemoryDataset, open_dataset
 from mpisgd.data.dataset_writer import DatasetWriter
 from mpisgd.errors import DataError, RunError, UsageError
-from mpisgd.interrupt import InterruptedCommandError, interruptible
+from mpisgd.interrupt import SignalledError, interruptible
 from mpisgd.sparse_rows import SparseRows, concatenate
 
 Row = list[tuple[int, float]]
@@ -356,7 +356,7 @@ def test_a_signal_in_the_midst_of_writing_comes_out_as_itself(good: Path, monkey
     monkeypatch.setattr(dataset_writer._Output, "write", write_and_be_interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(good, [("train", sparse([[(0, 1.0)]]))], [True])
-    with pytest.raises(InterruptedCommandError, match="SIGINT") as caught, interruptible():
+    with pytest.raises(SignalledError, match="SIGINT") as caught, interruptible():
         write(good, [("train", sparse([[(0, 1.0)]]))], [True])
     assert caught.value.exit_code == 130
     assert good.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
@@ -12,28 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from slow_twin import dense
-from strategies import ordinary, rows_from, sparse_rows, vectors, wide
 
 from mpisgd import compiled_loops
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import INT32_MAX, SparseRows, concatenate, index_dtype
+from slow_twin import dense
+from strategies import examples, ordinary, rows_from, sparse_rows, vectors, wide
 
-LOOPS = {
+Loops = Callable[[], AbstractContextManager[object]]
+
+LOOPS: dict[str, Loops] = {
     "compiled": nullcontext,
     "fallback": lambda: mock.patch.object(compiled_loops, "_sparsetools", None),
 }
 
 
-@pytest.fixture(params=LOOPS)
-def loops(request: pytest.FixtureRequest) -> Any:
-    """Return what makes the one or the other kind of loops run, as a context manager."""
-    return LOOPS[request.param]
-
-
-Loops = type[AbstractContextManager[None]]
-# A fixture that only chooses between the two is the same for every example.
-either_loops = pytest.mark.usefixtures("loops")
+either_loops = pytest.mark.parametrize("loops", LOOPS.values(), ids=LOOPS.keys())
 
 
 def public(rows: SparseRows) -> Any:
@@ -57,6 +52,8 @@ def rows_and_vector(draw: st.DrawFn, along: str) -> tuple[SparseRows, NDArray[np
 # --- the loops against SciPy's public way
 
 
+@either_loops
+@examples
 @given(rows_and_vector("columns"))
 def test_multiply(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) -> None:
     rows, weights = case
@@ -66,6 +63,8 @@ def test_multiply(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) ->
     np.testing.assert_array_equal(out, np.float32(0.5) + public(rows) @ weights)
 
 
+@either_loops
+@examples
 @given(rows_and_vector("rows"))
 def test_add_weighted_rows(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) -> None:
     rows, coefficients = case
@@ -75,6 +74,8 @@ def test_add_weighted_rows(loops: Loops, case: tuple[SparseRows, NDArray[np.floa
     np.testing.assert_array_equal(weights, np.float32(0.5) + public(rows).T @ coefficients)
 
 
+@either_loops
+@examples
 @given(sparse_rows(min_rows=1), st.data())
 def test_copy_rows(loops: Loops, rows: SparseRows, data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)), np.intp)
@@ -88,6 +89,7 @@ def test_copy_rows(loops: Loops, rows: SparseRows, data: st.DataObject) -> None:
     np.testing.assert_array_equal(values, expected.data)
 
 
+@examples
 @given(sparse_rows(ordinary, min_rows=1), st.data())
 def test_compiled_loops_and_fallback_give_the_same_bits(rows: SparseRows, data: st.DataObject) -> None:
     weights = data.draw(vectors(rows.column_count, ordinary))
@@ -105,6 +107,7 @@ def test_compiled_loops_and_fallback_give_the_same_bits(rows: SparseRows, data: 
 # --- the rows against dense NumPy
 
 
+@examples
 @given(sparse_rows(min_rows=1), st.data())
 def test_take(rows: SparseRows, data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)), np.intp)
@@ -113,6 +116,7 @@ def test_take(rows: SparseRows, data: st.DataObject) -> None:
     np.testing.assert_array_equal(dense(taken), dense(rows)[chosen])
 
 
+@examples
 @given(sparse_rows(), st.data())
 def test_part_is_a_view_and_compact_its_own_size(rows: SparseRows, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(rows)))
@@ -126,6 +130,7 @@ def test_part_is_a_view_and_compact_its_own_size(rows: SparseRows, data: st.Data
     np.testing.assert_array_equal(dense(packed), dense(rows)[start:stop])
 
 
+@examples
 @given(st.lists(sparse_rows(column_count=5, max_rows=4), max_size=4))
 def test_concatenate(parts: list[SparseRows]) -> None:
     joined = concatenate(parts, 5)
@@ -133,6 +138,7 @@ def test_concatenate(parts: list[SparseRows]) -> None:
     np.testing.assert_array_equal(dense(joined), np.concatenate([np.empty((0, 5)), *map(dense, parts)]))
 
 
+@examples
 @given(sparse_rows())
 def test_with_bias_adds_a_last_column_of_ones(rows: SparseRows) -> None:
     biased = rows.with_bias()
@@ -140,6 +146,7 @@ def test_with_bias_adds_a_last_column_of_ones(rows: SparseRows) -> None:
     np.testing.assert_array_equal(dense(biased), np.column_stack([dense(rows), np.ones(len(rows))]))
 
 
+@examples
 @given(rows_and_vector("columns"), st.data())
 def test_margins_of_some_rows(case: tuple[SparseRows, NDArray[np.float32]], data: st.DataObject) -> None:
     rows, weights = case
@@ -148,6 +155,7 @@ def test_margins_of_some_rows(case: tuple[SparseRows, NDArray[np.float32]], data
     np.testing.assert_array_equal(rows.margins(weights, start, stop), (dense(rows) @ weights)[start:stop])
 
 
+@examples
 @given(rows_and_vector("rows"), st.data())
 def test_add_weighted_sum_of_some_rows(case: tuple[SparseRows, NDArray[np.float32]], data: st.DataObject) -> None:
     rows, coefficients = case
@@ -158,11 +166,13 @@ def test_add_weighted_sum_of_some_rows(case: tuple[SparseRows, NDArray[np.float3
     np.testing.assert_array_equal(weights, 1 + dense(rows)[start:stop].T @ coefficients[start:stop])
 
 
+@examples
 @given(sparse_rows(wide))
 def test_squared_norms_of_rows_of_any_size(rows: SparseRows) -> None:
     np.testing.assert_allclose(rows.squared_norms(), np.square(dense(rows)).sum(axis=1), rtol=1e-12)
 
 
+@examples
 @given(sparse_rows(wide))
 def test_normalized_rows_of_any_size_have_unit_norm(rows: SparseRows) -> None:
     full = dense(rows)
@@ -192,6 +202,7 @@ def test_indices_are_32_bits_while_they_fit() -> None:
     assert index_dtype(1, INT32_MAX + 1) is np.int64
 
 
+@examples
 @given(sparse_rows(cut=False), st.sampled_from([np.int8, np.uint16, np.int64]), st.sampled_from([np.float64, np.int16]))
 def test_checked_takes_any_integer_and_float_dtype(rows: SparseRows, kind: Any, value_kind: Any) -> None:
     values = rows.values.astype(value_kind)

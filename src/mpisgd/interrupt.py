@@ -13,45 +13,54 @@ from mpisgd.errors import MpisgdError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class InterruptedEarlyError(MpisgdError):
-    """A signal came when there was nothing yet to save."""
+class SignalledError(MpisgdError):
+    """A signal ended the program; the exit code is the one that shells know: 130 for SIGINT, 143 for SIGTERM."""
 
-    exit_code = 130
+    def __init__(self, number: int, consequence: str) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}: {consequence}")
+        self.exit_code = 128 + number
 
 
 class Interrupt:
-    """Remembers a signal. Until `defer` is called, a signal raises instead: there is nothing to save."""
+    """Remembers the signal that came, if one did: whoever trains looks at it and stops in good order."""
 
     def __init__(self) -> None:
-        self.received: str | None = None
-        self._deferred = False
+        self._number: int | None = None
+        self._immediate = False
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
-    def defer(self) -> None:
-        """From now on only remember: whoever trains looks at `received` and stops in good order."""
-        self._deferred = True
+    @property
+    def received(self) -> str | None:
+        """The name of the signal that came."""
+        return signal.Signals(self._number).name if self._number is not None else None
+
+    @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Within the block let a signal raise SignalledError, one that has come before included."""
+        self._immediate = True
+        try:
+            self._raise_if_received()
+            yield
+        finally:
+            self._immediate = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        if not self._deferred:
-            raise InterruptedEarlyError(f"interrupted by {self.received} before training began; nothing was saved")
+        self._number = number
+        if self._immediate:
+            self._raise_if_received()
 
-
-class InterruptedCommandError(MpisgdError):
-    """A signal ended a command; the exit code is the one that shells know: 130 for SIGINT, 143 for SIGTERM."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}: no unfinished file is left")
-        self.exit_code = 128 + number
+    def _raise_if_received(self) -> None:
+        if self._number is not None:
+            raise SignalledError(self._number, "training had not begun, nothing was saved")
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise InterruptedCommandError for a signal that comes within the block, so that it is left in good order."""
+    """Raise SignalledError for a signal that comes within the block, so that it is left in good order."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise InterruptedCommandError(number)
+        raise SignalledError(number, "no unfinished file is left")
 
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     try:

@@ -15,7 +15,9 @@ from mpisgd.schedule import step_size
 from mpisgd.shard import Shard
 from mpisgd.svm import LOSSES, Objective
 
-# Announced instead of a job when rank 0 found something wrong and has said so: the workers leave.
+# Announced when the rows have all been sent: the workers go on to learn.
+LEARN = "learn"
+# Announced instead of a job, or of LEARN, when rank 0 found something wrong and has said so: the workers leave.
 NO_JOB = ""
 
 

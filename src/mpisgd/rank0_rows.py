@@ -58,12 +58,12 @@ class RowPlan:
 
 def _measured_split(dataset: Dataset, config: Config) -> str | None:
     """Return the split of the file to measure on, or None for some of the training rows."""
-    if config.eval_split == "test" and "test" not in dataset.splits:
+    if config.eval_split == "test" and not dataset.splits.get("test"):
         raise DataError(
-            f"{dataset.name}: found no split 'test', expected one for eval_split = test;"
+            f"{dataset.name}: found no rows of a split 'test', expected some for eval_split = test;"
             " add it with 'mpisgd prepare TRAIN --test TEST'"
         )
-    return config.eval_split if config.eval_split in dataset.splits else None
+    return config.eval_split if dataset.splits.get(config.eval_split) else None
 
 
 def read_split(dataset: Dataset, split: str, preprocessing: Preprocessing) -> Shard:

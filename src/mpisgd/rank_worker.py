@@ -27,7 +27,8 @@ def work(channel: Channel) -> None:
     job = Job.from_json(announced)
     shards = ShardFeed(channel, job)
     first = shards.take()
-    if first is None:
+    if channel.worker_hear() == NO_JOB or first is None:
+        shards.drain()
         return
     initial = channel.worker_share_weights(job.column_count)
     job = job.with_learning_rate(channel.worker_sum(norm_facts(first)))

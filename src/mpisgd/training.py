@@ -18,7 +18,7 @@ from mpisgd.data.dataset import Dataset, MemoryDataset, open_dataset
 from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
-from mpisgd.job import NO_JOB, Job
+from mpisgd.job import LEARN, NO_JOB, Job
 from mpisgd.messages import pack_rows_end
 from mpisgd.model import load_model
 from mpisgd.monitor import Monitor
@@ -51,14 +51,14 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
 
     """
     with Console() as console:
-        with _on_error(lambda: channel.server_announce(NO_JOB)):
+        with _on_error(lambda: channel.server_announce(NO_JOB)), interrupt.immediate():
             config = resolve(training_values(arguments), environment)
             job, dataset, plan, initial, log = _set_up(channel, config, console)
         channel.server_announce(job.to_json())
         with dataset:
-            with _on_error(lambda: _end_rows(channel)):
+            with _on_error(lambda: _end_rows(channel)), interrupt.immediate():
                 held_out, samples = _send_rows(channel, job, dataset, plan)
-            interrupt.defer()
+            channel.server_announce(LEARN)
             channel.server_share_weights(initial)
             job = job.with_learning_rate(channel.server_sum(2))
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now)
@@ -78,8 +78,10 @@ def _on_error(tell_workers: Callable[[], None]) -> Iterator[None]:
 
 
 def _end_rows(channel: Channel) -> None:
+    """Tell the workers that wait for rows, and those that have all of theirs already."""
     for worker in channel.workers:
         channel.server_send_rows(worker, pack_rows_end())
+    channel.server_announce(NO_JOB)
     channel.wait_until_sent()
 
 

@@ -17,6 +17,8 @@ from slow_twin import twin_run, twin_sync
 from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
+from mpisgd.data.dataset import Block, MemoryDataset
+from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
 from mpisgd.learner import Learner
 from mpisgd.model import load_model
@@ -171,3 +173,23 @@ def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, l
         expected = twin_run([shard.rows], [shard.labels], config_of(tmp_path / "run"), 285)
         np.testing.assert_allclose(result.weights, expected, rtol=1e-3, atol=2e-5)
         assert result.metrics[-1]["staleness_max"] == 0
+
+
+@pytest.mark.parametrize("sharding", ["partition", "sample"])
+@pytest.mark.parametrize("rows_read", [0, 150, 300])
+def test_rows_that_cannot_be_read_on_send_every_worker_home(channel, tmp_path, data, monkeypatch, sharding, rows_read):
+    """However far the rows have come: workers may have none of theirs, some, or all."""
+
+    def failing(self, split, **_):
+        rows, labels = self._parts[split]
+        yield Block(rows.part(0, rows_read), labels[:rows_read], 0)
+        raise DataError("rows.svm: the disk is gone")
+
+    monkeypatch.setattr(MemoryDataset, "blocks", failing)
+    arguments = ("--data", str(data), "--sharding", sharding, *SMALL)
+    if channel.rank == SERVER:
+        with pytest.raises(DataError, match="the disk is gone"):
+            train(channel, [*arguments, "--run-dir", str(tmp_path / "run")], {}, Interrupt())
+        assert not (tmp_path / "run" / "model.h5").exists()
+    else:
+        rank_worker.work(channel)

@@ -63,8 +63,8 @@ class Config:
     )
     merge: Merge = setting(
         "sqrt",
-        "sync: the workers' changes of a weight are averaged (mean, as the original did), added up (sum), or"
-        " added up and divided by the square root of how many workers changed it (sqrt)",
+        "the workers' changes of a weight are averaged (mean, as the original did in sync mode), added up (sum), or"
+        " added up and divided by the square root of how many workers changed it (sqrt); async has no mean: it adds",
     )
     seed: int = setting(0, "seed of every random choice", ge=0, le=2**63 - 1)
 

@@ -63,7 +63,7 @@ def serve_async(
 
     Updates that were under way when the reason to stop came are added as well; each is answered STOP.
     """
-    weights = ServerWeights(initial)
+    weights = ServerWeights(initial, cautious=job.config.merge == "sqrt")
     heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
     crew = Crew(channel, monitor, samples)
 
@@ -73,7 +73,7 @@ def serve_async(
     def answer(letter: Letter) -> None:
         header, columns, changes = unpack_update(letter.content)
         staleness = weights.version - header.version
-        weights.add(columns, changes, header.decay)
+        weights.add(columns, changes, header.decay, staleness)
         monitor.bytes_up += len(letter.content)
         monitor.count_turn(header.rows, int(np.count_nonzero(changes)), header.round_trip, staleness)
         monitor.check_limits()

@@ -25,21 +25,39 @@ SMALLEST_SCALE = 1e-6
 
 
 class ServerWeights:
-    """The weights that rank 0 owns, with the version at which each column last changed."""
+    """The weights that rank 0 owns, with the version at which each column last changed.
 
-    def __init__(self, initial: Float) -> None:
+    Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
+    overshoot, though, and on columns that are in most rows that never ends. So the `cautious` rule adds
+        g_j d_j,   g_j = 1 / sqrt(1 + s r_j),
+    where s is the update's staleness and r_j the share of all updates that change column j: s r_j is how many are
+    expected to have changed it meanwhile. This is to the sum what the rule sqrt is in lock step, and it leaves one
+    worker, or a column that few updates touch, alone. Each turn's penalty shrinks all weights by its decay a; the
+    column gets (1 - g_j) (1 - a) / r_j of itself back when an update touches it, so that on average its penalty is
+    g_j of what it was, as its changes are, and the two balance where they did.
+    """
+
+    def __init__(self, initial: Float, *, cautious: bool) -> None:
         self.current = ScaledVector(initial.copy())
         self.version = 0
         self.log_folded = 0.0
+        self._cautious = cautious
         self._changed_at = np.zeros(len(initial), np.int64)
+        self._times_changed = np.zeros(len(initial), np.float32)
 
-    def add(self, columns: Columns, changes: Float, decay: float) -> None:
-        """Merge a turn as Hogwild! does: shrink by its decay, add its changes of the weights."""
+    def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> None:
+        """Merge a turn: shrink all by its decay, add its changes of the weights."""
         self.version += 1
         self.current.scale *= decay
         where: Any = slice(None) if columns is None else columns
-        self.current.vector[where] += changes * np.float32(1 / self.current.scale)
         self._changed_at[where] = self.version
+        self._times_changed[where] += 1
+        if self._cautious and staleness > 0:
+            rate = self._times_changed[where] / self.version
+            gain = 1 / np.sqrt(1 + staleness * rate)
+            changes = changes * gain
+            self.current.vector[where] *= 1 + (1 - gain) * np.float32(1 - decay) / rate
+        self.current.vector[where] += changes * np.float32(1 / self.current.scale)
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
 

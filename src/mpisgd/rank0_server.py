@@ -15,11 +15,14 @@ from mpisgd.channel import Channel, Letter
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.merging import Exchange
-from mpisgd.messages import ReplyHeader, Tag, pack_reply, unpack_update
+from mpisgd.messages import Bytes, ReplyHeader, Tag, pack_reply, unpack_update
 from mpisgd.monitor import Monitor
 from mpisgd.rank0_rows import SampleSender
 from mpisgd.svm import ScaledVector
 from mpisgd.weights import ServerWeights
+
+# A server that always finds another letter measures and sends samples after this many all the same.
+LETTERS_BEFORE_THE_REST = 16
 
 
 def serve_sync(
@@ -64,37 +67,52 @@ def serve_async(
     Updates that were under way when the reason to stop came are added as well; each is answered STOP.
     """
     weights = ServerWeights(initial, cautious=job.config.merge == "sqrt")
-    heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
-    crew = Crew(channel, monitor, samples)
+    return AsyncServer(channel, weights, monitor, Crew(channel, monitor, samples)).serve()
 
-    def snapshot() -> ScaledVector:
-        return ScaledVector(weights.current.vector.copy(), weights.current.scale)
 
-    def answer(letter: Letter) -> None:
-        header, columns, changes = unpack_update(letter.content)
+class AsyncServer:
+    """Answers the workers' updates one by one, and does the rest in between."""
+
+    def __init__(self, channel: Channel, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
+        self._channel, self._weights, self._monitor, self._crew = channel, weights, monitor, crew
+        self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
+        self._letters = 0
+
+    def serve(self) -> ScaledVector:
+        """Serve until every worker has gone; return the final weights."""
+        self._channel.wait_until(self._crew.all_gone, self._work)
+        self._crew.finish()
+        return self._weights.current
+
+    def _work(self) -> bool:
+        """See to one letter if there is any, and to the rest if there is none or it has waited for long."""
+        letter = self._crew.look()
+        if letter is not None and letter.tag is Tag.UPDATE:
+            self._answer(letter.worker, letter.content)
+        self._letters += letter is not None
+        if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
+            return True
+        return self._crew.send_samples() or self._monitor.look(self._snapshot) or letter is not None
+
+    def _answer(self, worker: int, update: Bytes) -> None:
+        weights, monitor = self._weights, self._monitor
+        header, columns, changes = unpack_update(update)
         staleness = weights.version - header.version
         weights.add(columns, changes, header.decay, staleness)
-        monitor.bytes_up += len(letter.content)
+        monitor.bytes_up += len(update)
         monitor.count_turn(header.rows, int(np.count_nonzero(changes)), header.round_trip, staleness)
         monitor.check_limits()
         stop = monitor.stop_reason is not None
         told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
-        reply = pack_reply(told, *weights.changes_since(heard_version[letter.worker]))
-        heard_version[letter.worker] = weights.version
+        reply = pack_reply(told, *weights.changes_since(self._heard_version[worker]))
+        self._heard_version[worker] = weights.version
         monitor.bytes_down += len(reply)
         if stop:
-            crew.tell(letter.worker)
-        channel.server_reply(letter.worker, reply)
+            self._crew.tell(worker)
+        self._channel.server_reply(worker, reply)
 
-    def serve() -> bool:
-        letter = crew.look()
-        if letter is not None and letter.tag is Tag.UPDATE:
-            answer(letter)
-        return letter is not None or crew.send_samples() or monitor.look(snapshot)
-
-    channel.wait_until(crew.all_gone, serve)
-    crew.finish()
-    return weights.current
+    def _snapshot(self) -> ScaledVector:
+        return ScaledVector(self._weights.current.vector.copy(), self._weights.current.scale)
 
 
 class Crew:

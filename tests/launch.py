@@ -78,7 +78,8 @@ class Job:
         self._mark = uuid.uuid4().hex
         launcher = [mpirun(), "-n", str(ranks)] if ranks else []
         self._command = [*launcher, sys.executable, *program, *map(str, arguments)]
-        self._out, self._errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        # Files, for a pipe that nobody reads would fill up.
+        self._out, self._errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - see __exit__
         self.process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,

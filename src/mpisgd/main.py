@@ -28,7 +28,7 @@ def entry_point() -> None:
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Return the exit code: 0, 1 for data and run-time faults, 2 for usage, 128 + signal when interrupted before there was anything to save."""
+    """Return the exit code: 0, 1 for data and run-time faults, 2 for usage, 128 + signal for an early interruption."""
     rank, ranks = _launched_as(environment)
     try:
         command, rest = split_command(arguments)

@@ -40,20 +40,22 @@ AGENT
 }
 
 run() {
-  local flavour=$1 ranks=$2 hosts names options
+  local flavour=$1 ranks=$2 options
   shift 2
-  names=$(awk -v ranks="$ranks" '$2 ~ /^h[0-9]/ { printf "%s%s:%d", comma, $2, ranks; comma = "," }' "$state/hosts")
-  hosts=$(awk -F, '{ print NF }' <<< "$names")
   case $flavour in
     openmpi)
+      awk -v n="$ranks" '$2 ~ /^h[0-9]/ { print $2 " slots=" n }' "$state/hosts" > "$state/hostfile"
+      options="--hostfile $state/hostfile -x OMP_NUM_THREADS=1"
       # As root, and with more ranks than cores.
       export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_plm_ssh_agent=$state/agent \
         PRTE_MCA_hwloc_default_binding_policy=none PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe
-      options="--host $names"
       ;;
-    mpich) options="-launcher ssh -launcher-exec $state/agent -hosts $names" ;;
+    mpich)
+      awk -v n="$ranks" '$2 ~ /^h[0-9]/ { print $2 ":" n }' "$state/hosts" > "$state/hostfile"
+      options="-f $state/hostfile -launcher-exec $state/agent"
+      ;;
   esac
-  exec "$state/agent" h0 "cd $PWD && exec mpirun $options -n $((hosts * ranks)) $*"
+  exec "$state/agent" h0 "cd $PWD && exec mpirun $options -n $(($(wc -l < "$state/hostfile") * ranks)) $*"
 }
 
 down() {

@@ -4,6 +4,7 @@
 #     pods_up.sh up JOB WORKERS OPTION... IMAGE CMD...      start the workers; options are podman's
 #     pods_up.sh launch JOB OPTION... IMAGE CMD...          run the launcher; ends with its exit code
 #     pods_up.sh kill JOB INDEX                             a worker dies
+#     pods_up.sh delete JOB                                 the launcher gets SIGTERM, and SIGKILL a minute later
 #     pods_up.sh down
 # IMAGES names the store that image_build.sh filled.
 set -euo pipefail
@@ -79,8 +80,9 @@ down() {
 case ${1:-} in
   up | launch | down) "$@" ;;
   kill) "${podman[@]}" kill --signal KILL "$2-worker-$3" >/dev/null ;;
+  delete) "${podman[@]}" stop --time 60 "$2-launcher" >/dev/null ;;
   *)
-    sed -n '2,8s/^# //p' "$0" >&2
+    sed -n '2,9s/^# //p' "$0" >&2
     exit 2
     ;;
 esac

@@ -35,4 +35,5 @@ class RunError(MpisgdError):
 def report(error: BaseException, *, program: str = "mpisgd", rank: int | None = None) -> None:
     """Write the error as one line to standard error, under the program's and, on a worker, the rank's name."""
     where = f" rank {rank}:" if rank else ""
-    print(f"{program}:{where} error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the one place errors are said
+    line = str(error).replace("\n", "\\n").replace("\r", "\\r")  # file names may hold line breaks
+    print(f"{program}:{where} error: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the one place errors are said

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpisgd.command_line import split_command, training_parser
 from mpisgd.errors import MpisgdError, RunError, UsageError, report
+from mpisgd.interrupt import Interrupt, leave_signals_to_the_server
 
 if TYPE_CHECKING:
     from mpisgd.channel import Channel
@@ -61,6 +62,7 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) 
         if rank == 0:
             training_parser().parse(arguments)
         return 0
+    interrupt = Interrupt()  # from here on no signal ends one rank alone while the others wait for it
     try:
         import mpi4py  # noqa: PLC0415 - nothing but training may start MPI
 
@@ -74,7 +76,7 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) 
     channel = Channel(MPI.COMM_WORLD)
     try:
         if channel.rank == SERVER:
-            _serve(channel, arguments, environment)
+            _serve(channel, arguments, environment, interrupt)
         else:
             _work(channel)
     except MpisgdError as error:
@@ -87,11 +89,9 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) 
     return 0
 
 
-def _serve(channel: Channel, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    from mpisgd.interrupt import Interrupt  # noqa: PLC0415 - rank 0 alone
+def _serve(channel: Channel, arguments: Sequence[str], environment: Mapping[str, str], interrupt: Interrupt) -> None:
     from mpisgd.training import train  # noqa: PLC0415 - rank 0 alone reads settings and files
 
-    interrupt = Interrupt()
     if not channel.workers:
         raise UsageError(
             "found one rank, expected at least two, a server and a worker: start it with"
@@ -101,8 +101,7 @@ def _serve(channel: Channel, arguments: Sequence[str], environment: Mapping[str,
 
 
 def _work(channel: Channel) -> None:
-    from mpisgd.interrupt import leave_signals_to_the_server  # noqa: PLC0415 - as above
+    leave_signals_to_the_server()
     from mpisgd.rank_worker import work  # noqa: PLC0415 - as above
 
-    leave_signals_to_the_server()
     work(channel)

@@ -91,13 +91,16 @@ def _checked(declared: Declaration, found: Any, where: str) -> Any:
 
     if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
         return None
+    refusal = UsageError(f"{where}: found {found!r}, expected {declared.expected}")
+    if isinstance(found, bool) and declared.kind is not bool:  # pydantic takes true for the number 1
+        raise refusal
     bounds: Any = declared.bounds
     bounded: Any = Annotated[declared.kind, Field(**bounds)] if bounds else declared.kind
     adapter = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
     try:
         return adapter.validate_python(found)
     except ValidationError as error:
-        raise UsageError(f"{where}: found {found!r}, expected {declared.expected}") from error
+        raise refusal from error
 
 
 def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -53,11 +53,12 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
     with Console() as console:
         with _on_error(lambda: channel.server_announce(NO_JOB)), interrupt.immediate():
             config = resolve(training_values(arguments), environment)
-            job, dataset, plan, initial, log = _set_up(channel, config, console)
+            job, dataset, plan, initial, directory = _set_up(channel, config, console)
         channel.server_announce(job.to_json())
         with dataset:
             with _on_error(lambda: _end_rows(channel)), interrupt.immediate():
                 held_out, samples = _send_rows(channel, job, dataset, plan)
+                log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
             channel.server_share_weights(initial)
             job = job.with_learning_rate(channel.server_sum(2))
@@ -85,7 +86,7 @@ def _end_rows(channel: Channel) -> None:
     channel.wait_until_sent()
 
 
-def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Dataset, RowPlan, Float, RunLog]:
+def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Dataset, RowPlan, Float, Path]:
     """Find everything that can be wrong before a row travels."""
     if config.done_file is not None:
         _remove_done_file(Path(config.done_file))
@@ -93,8 +94,8 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
     plan = RowPlan(dataset, config, len(channel.workers))
     job = Job(config, dataset.column_count, plan.learning_rows)
     initial = _initial_weights(job, dataset)
-    log = RunLog(make_run_directory(config.run_dir, force=config.force))
-    return job, dataset, plan, initial, log
+    directory = make_run_directory(config.run_dir, force=config.force)
+    return job, dataset, plan, initial, directory
 
 
 def _remove_done_file(path: Path) -> None:

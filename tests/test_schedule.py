@@ -1,0 +1,83 @@
+"""Step sizes, and the reasons to stop."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mpisgd.config import Config
+from mpisgd.schedule import StopRule, step_size
+
+
+@pytest.mark.parametrize(
+    ("schedule", "decay", "passes", "expected"),
+    [
+        ("constant", 2.0, 0.0, 0.6),
+        ("constant", 2.0, 100.0, 0.6),
+        ("inverse", 2.0, 0.0, 0.6),
+        ("inverse", 2.0, 0.5, 0.3),
+        ("inverse", 2.0, 1.0, 0.2),
+        ("inverse", 0.0, 100.0, 0.6),
+        ("inverse_sqrt", 1.0, 0.0, 0.6),
+        ("inverse_sqrt", 1.0, 3.0, 0.3),
+        ("inverse_sqrt", 4.0, 2.0, 0.2),
+    ],
+)
+def test_step_sizes(schedule: Any, decay: float, passes: float, expected: float) -> None:
+    config = Config(learning_rate_schedule=schedule, learning_rate_decay=decay)
+    assert step_size(config, 0.6, passes) == pytest.approx(expected)
+
+
+def rule(**settings: Any) -> StopRule:
+    return StopRule(Config(**{"passes": None, "patience": None, **settings}))
+
+
+def test_passes_and_seconds_stop_once_they_are_reached() -> None:
+    limits = rule(passes=2.0, max_seconds=10.0)
+    assert limits.after_update(1.99, 9.99) is None
+    assert limits.after_update(2.0, 0.0) == "passes"
+    assert limits.after_update(0.0, 10.0) == "max_seconds"
+    assert rule().after_update(1e9, 1e9) is None
+
+
+@pytest.mark.parametrize("at_pass_end", [True, False])
+def test_target_and_divergence_stop_on_every_measurement(at_pass_end: bool) -> None:
+    target = rule(target_accuracy=0.9)
+    assert target.after_measurement(0.89, 1.0, 1, at_pass_end=at_pass_end) is None
+    assert target.after_measurement(0.9, 1.0, 1, at_pass_end=at_pass_end) == "target_accuracy"
+    for objective in (math.inf, math.nan):
+        assert target.after_measurement(1.0, objective, 1, at_pass_end=at_pass_end) == "diverged"
+
+
+def reasons(objectives: list[float], **settings: Any) -> list[str | None]:
+    """Return what a rule says to these objectives after one pass, two passes, and so on."""
+    patient = rule(**settings)
+    return [
+        patient.after_measurement(0.5, objective, passes, at_pass_end=True)
+        for passes, objective in enumerate(objectives, start=1)
+    ]
+
+
+def test_patience_counts_the_passes_since_the_best_objective() -> None:
+    assert reasons([1, 0.5, 0.6, 0.5, 0.55], patience=3) == [None, None, None, None, "no_improvement"]
+    assert reasons([1, 0.5, 0.6, 0.5, 0.4, 0.5], patience=3) == [None] * 6
+    assert reasons([1, 1], patience=1) == [None, "no_improvement"]
+    assert reasons([1] * 50) == [None] * 50
+
+
+def test_a_fall_smaller_than_the_tolerance_is_no_improvement() -> None:
+    assert reasons([1, 0.95, 0.89], patience=1, tolerance=0.1) == [None, "no_improvement", None]
+    # many small steps down add up: they are compared with the best that counted, not with the one before
+    assert reasons([1, 0.95, 0.89], patience=2, tolerance=0.1) == [None, None, None]
+    assert reasons([1, 0.95, 0.91], patience=2, tolerance=0.1) == [None, None, "no_improvement"]
+
+
+def test_measurements_between_passes_do_not_touch_patience() -> None:
+    patient = rule(patience=1)
+    assert patient.after_measurement(0.5, 1.0, 1.0, at_pass_end=True) is None
+    assert patient.after_measurement(0.5, 0.1, 1.5, at_pass_end=False) is None  # better, but by the clock
+    assert patient.after_measurement(0.5, 9.0, 1.9, at_pass_end=False) is None  # worse, but by the clock
+    assert patient.after_measurement(0.5, 0.9, 2.0, at_pass_end=True) is None  # better than 1.0
+    assert patient.after_measurement(0.5, 0.9, 3.0, at_pass_end=True) == "no_improvement"

@@ -1,0 +1,195 @@
+"""The arithmetic of learning: losses and their slopes, the mini-batch step, and where many steps lead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.shard import Shard
+from mpisgd.sparse_rows import SparseRows
+from mpisgd.svm import LOSSES, Objective, ScaledVector, predicted_labels
+from slow_twin import dense, loss_value, step
+from strategies import examples, losses, shards, vectors
+
+
+def objective(config: Config) -> Objective:
+    return Job(config, feature_count=1, learning_rows=1).objective
+
+
+# --- losses
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_slope_is_the_falling_of_the_value(name: str) -> None:
+    loss = LOSSES[name]
+    margins = np.setdiff1d(np.linspace(-8, 8, 321), [1.0])  # the hinge has a kink at 1
+    h = 1e-5
+    fall: Any = (loss.value(margins - h) - loss.value(margins + h)) / (2 * h)
+    np.testing.assert_allclose(loss.slope(margins), fall, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("hinge", [3, 1, 0, 0]), ("squared_hinge", [9, 1, 0, 0]), ("logistic", [2.126928, np.log(2), 0.313262, 0.126928])],
+)
+def test_values_of_known_margins(name: str, values: list[float]) -> None:
+    margins = np.array([-2, 0, 1, 2], np.float32)
+    np.testing.assert_allclose(LOSSES[name].value(margins), values, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("hinge", [10001, 101, 0, 0]), ("squared_hinge", [10001**2, 101**2, 0, 0]), ("logistic", [1e4, 100, 0, 0])],
+)
+def test_margins_of_any_size_neither_overflow_nor_leave_float32(name: Any, values: list[float]) -> None:
+    margins = np.array([-1e4, -100, 100, 1e4], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        value, slope = LOSSES[name].value(margins), LOSSES[name].slope(margins)
+    assert value.dtype == slope.dtype == np.float32
+    np.testing.assert_allclose(value, values, rtol=1e-6, atol=1e-30)
+    far = [20002, 202, 0, 0] if name == "squared_hinge" else [1, 1, 0, 0]
+    np.testing.assert_allclose(slope, far, rtol=1e-6, atol=1e-30)
+
+
+def test_a_margin_of_zero_is_predicted_negative() -> None:
+    np.testing.assert_array_equal(predicted_labels(np.array([-2, 0, 0.5], np.float32)), [-1, -1, 1])
+
+
+# --- one step
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[Config, ScaledVector, Shard, int, int, float]:
+    config = Config(
+        loss=draw(losses), bias=draw(st.booleans()), regularization=draw(st.sampled_from([0.0, 1e-5, 0.1, 1.0]))
+    )
+    shard = draw(shards(min_rows=1))
+    start = draw(st.integers(0, len(shard.rows) - 1))
+    stop = draw(st.integers(start + 1, len(shard.rows)))
+    # with dyadic weights and scale the margins are exact, so that both know alike whether one is at the kink
+    weights = ScaledVector(draw(vectors(shard.rows.column_count)), draw(st.sampled_from([1.0, 0.5, 0.125])))
+    return config, weights, shard, start, stop, draw(st.floats(1e-3, 10))
+
+
+@examples
+@given(steps())
+def test_a_step_is_the_twins(case: tuple[Config, ScaledVector, Shard, int, int, float]) -> None:
+    config, weights, shard, start, stop, eta = case
+    before = weights.vector.astype(np.float64) * weights.scale
+    objective(config).minibatch_step(weights, shard.rows, shard.labels, start, stop, eta)
+    batch, labels = dense(shard.rows)[start:stop], shard.labels[start:stop].astype(np.float64)
+    expected = step(config, before, batch, labels, eta)
+    largest = np.abs(before).max() + eta * np.abs(batch).sum() * (1 + np.abs(batch @ before).max())
+    np.testing.assert_allclose(weights.weights(), expected, rtol=1e-5, atol=1e-6 * largest)
+
+
+@examples
+@given(steps())
+def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
+    case: tuple[Config, ScaledVector, Shard, int, int, float],
+) -> None:
+    config, weights, shard, start, stop, eta = case
+    before = weights.vector.copy()
+    objective(config).minibatch_step(weights, shard.rows, shard.labels, start, stop, eta)
+    lacking = np.setdiff1d(np.arange(len(before)), shard.rows.part(start, stop).compact().columns)
+    np.testing.assert_array_equal(weights.vector[lacking], before[lacking])
+
+
+# --- many steps
+
+
+def problem(rows: int, columns: int) -> Shard:
+    """Return rows that no plane separates, in CSR form; the last column is all ones."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(rows, columns)).astype(np.float32)
+    X[:, -1] = 1
+    X[rng.random(X.shape) < 0.3] = 0
+    X[:, -1] = 1
+    labels = np.where(X @ np.linspace(-1, 1, columns) + rng.normal(size=rows) > 0, 1, -1).astype(np.float32)
+    where = np.nonzero(X)
+    pointers = np.searchsorted(where[0], np.arange(rows + 1)).astype(np.int32)
+    return Shard(SparseRows(X[where], where[1].astype(np.int32), pointers, columns), labels)
+
+
+def value_and_gradient(w: NDArray[np.float64], config: Config, shard: Shard) -> tuple[float, NDArray[np.float64]]:
+    """Return F(w) = lambda/2 ||w||^2 + mean loss and, of the smooth losses, its gradient, from the formulas."""
+    X, y = dense(shard.rows), shard.labels.astype(np.float64)
+    m = y * (X @ w)
+    mean_loss = np.mean([loss_value(config.loss, margin) for margin in m])
+    fall = {"logistic": 1 / (1 + np.exp(m)), "squared_hinge": 2 * np.maximum(0, 1 - m), "hinge": 1.0 * (m < 1)}
+    gradient = config.regularization * w - X.T @ (fall[config.loss] * y) / len(y)
+    return 0.5 * config.regularization * float(w @ w) + float(mean_loss), gradient
+
+
+def learnt(config: Config, shard: Shard, passes: int) -> NDArray[np.float64]:
+    """Return the weights after many steps that grow smaller, rows in a new order each pass."""
+    rng = np.random.default_rng(1)
+    weights, made = ScaledVector(np.zeros(shard.rows.column_count, np.float32)), objective(config)
+    for done in range(passes):
+        now = shard.shuffled(rng)
+        for start in range(0, len(now.rows), 4):
+            stop = min(start + 4, len(now.rows))
+            made.minibatch_step(weights, now.rows, now.labels, start, stop, 0.3 / (1 + 0.1 * done))
+        weights = ScaledVector(weights.weights())
+    return weights.weights().astype(np.float64)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_many_steps_lead_to_the_optimum(name: Any, bias: bool) -> None:
+    """A bias that learns a hundred times slower gets there later, but to the same place."""
+    config = Config(loss=name, bias=bias, regularization=0.1)
+    shard = problem(rows=42, columns=5)
+    found, gradient = value_and_gradient(learnt(config, shard, passes=400), config, shard)
+    optimum = minimize(lambda v: value_and_gradient(v, config, shard)[0], np.zeros(5), method="Powell", tol=1e-10)
+    assert found <= optimum.fun + 5e-3
+    if name != "hinge":
+        assert np.linalg.norm(gradient) < 0.06
+
+
+def test_objective_and_penalty_are_those_of_the_formula() -> None:
+    shard = problem(rows=42, columns=5)
+    config = Config(loss="squared_hinge", regularization=0.3)
+    weights = ScaledVector(np.array([1, -2, 0.5, 0, 3], np.float32), 0.25)
+    made = objective(config)
+    margins = shard.rows.margins(weights.weights(), 0, 42)
+    found = made.penalty(weights) + float(made.losses(margins, shard.labels).mean())
+    assert found == pytest.approx(value_and_gradient(weights.weights().astype(np.float64), config, shard)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("eta", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("name", ["hinge", "logistic"])
+def test_absurd_step_sizes_leave_finite_weights(name: Any, eta: float) -> None:
+    """The penalty is an implicit step: whatever the step size, it shrinks the weights and never flips them.
+
+    A step on a loss whose slope is at most 1 moves them by eta sum ||x|| at most. (The squared hinge's slope
+    grows with the weights: that one may diverge.)
+    """
+    config = Config(loss=name, bias=False, regularization=1.0)
+    shard = problem(rows=42, columns=5)
+    weights, made = ScaledVector(np.zeros(5, np.float32)), objective(config)
+    for _ in range(4):
+        for start in range(0, 40, 4):  # a turn of the default ten steps
+            made.minibatch_step(weights, shard.rows, shard.labels, start, start + 4, eta)
+        w = weights.weights()
+        assert np.isfinite(w).all()
+        assert np.abs(w).max() <= 2 * eta * np.abs(dense(shard.rows)).sum()
+        weights = ScaledVector(w)
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_a_long_turn_under_a_heavy_penalty_leaves_finite_weights(steps: int) -> None:
+    config = Config(bias=False, regularization=1.0)
+    shard = problem(rows=42, columns=5)
+    weights, made = ScaledVector(np.zeros(5, np.float32)), objective(config)
+    for _ in range(steps):
+        made.minibatch_step(weights, shard.rows, shard.labels, 0, 8, 1.0)
+    assert np.isfinite(weights.weights()).all()

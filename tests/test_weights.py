@@ -1,0 +1,359 @@
+"""The asynchronous exchange, its two ends in one process and every order in which its messages may come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import mpisgd.weights
+from mpisgd.messages import (
+    Bytes,
+    ReplyHeader,
+    UpdateHeader,
+    largest_reply,
+    pack_reply,
+    pack_update,
+    unpack_reply,
+    unpack_update,
+)
+from mpisgd.weights import ServerWeights, WorkerWeights
+from strategies import eighths, examples, ordinary, vectors
+
+COLUMNS = 6
+Vector = NDArray[np.float64]
+
+
+@dataclass
+class Worker:
+    """A worker, its update and reply under way, and in float64 all it ever changed and sent."""
+
+    weights: WorkerWeights
+    update: Bytes | None = None
+    reply: Bytes | None = None
+    unsent_steps: bool = False
+    heard_version: int = 0
+    version: int = 0
+    turn_version: int = 0
+    made: Vector = field(default_factory=lambda: np.zeros(COLUMNS))
+    sent: Vector = field(default_factory=lambda: np.zeros(COLUMNS))
+
+    @property
+    def waits(self) -> bool:
+        return self.update is not None or self.reply is not None
+
+
+class Exchange:
+    """A server and some workers, each with at most one update under way, as in the program."""
+
+    def __init__(
+        self,
+        workers: int,
+        threshold: float = 0.0,
+        initial: NDArray[np.float32] | None = None,
+        *,
+        cautious: bool = False,
+    ) -> None:
+        initial = np.zeros(COLUMNS, np.float32) if initial is None else initial
+        self.initial, self.threshold = initial.astype(np.float64), threshold
+        self.server = ServerWeights(initial, cautious=cautious)
+        self.workers = [Worker(WorkerWeights(initial)) for _ in range(workers)]
+
+    def take_step(self, number: int, changes: NDArray[np.float32], decay: float = 1.0) -> None:
+        """Change a worker's weights as a mini-batch step does: all by a factor, some by an amount."""
+        worker = self.workers[number]
+        local = worker.weights.local
+        local.scale *= decay
+        touched = np.flatnonzero(changes)
+        local.vector[touched] += changes[touched] * np.float32(1 / local.scale)
+        worker.made += changes
+        worker.unsent_steps = True
+
+    def send(self, number: int) -> None:
+        worker = self.workers[number]
+        if worker.waits:
+            return
+        turn = worker.weights.take_turn(self.threshold)
+        where = slice(None) if turn.columns is None else turn.columns
+        worker.sent[where] += turn.changes
+        header = UpdateHeader(worker.turn_version, 1, turn.decay, 0.0)
+        worker.update = pack_update(header, turn.columns, turn.changes)
+        worker.version += 1
+        worker.turn_version = worker.version  # the next turn begins at once
+        assert len(worker.update) <= largest_reply(COLUMNS)
+        worker.unsent_steps = False
+
+    def serve(self, number: int) -> None:
+        worker = self.workers[number]
+        if worker.update is None:
+            return
+        header, columns, changes = unpack_update(worker.update)
+        self.server.add(columns, changes, header.decay, self.server.version - header.version)
+        current = self.server.current
+        told = ReplyHeader(False, self.server.version, 0, current.scale, self.server.log_folded)
+        worker.reply = pack_reply(told, *self.server.changes_since(worker.heard_version))
+        assert len(worker.reply) <= largest_reply(COLUMNS)
+        worker.heard_version, worker.update = self.server.version, None
+
+    def hear(self, number: int) -> None:
+        worker = self.workers[number]
+        if worker.reply is None:
+            return
+        header, columns, values = unpack_reply(worker.reply)
+        worker.weights.hear(header, columns, values)
+        worker.version, worker.reply = header.version, None
+
+    def exchange(self, number: int) -> None:
+        """See a worker's update under way to its end, then one more exchange."""
+        self.serve(number)
+        self.hear(number)
+        self.send(number)
+        self.serve(number)
+        self.hear(number)
+
+    def settle(self) -> None:
+        """Let every worker send all it has, and then hear of what the others sent."""
+        self.threshold = 0.0
+        for _ in range(2):
+            for number in range(len(self.workers)):
+                self.exchange(number)
+
+    def is_up_to_date(self, number: int) -> bool:
+        """Tell whether a worker has heard the latest version, has nothing under way and nothing unsent."""
+        worker = self.workers[number]
+        return not (worker.waits or worker.unsent_steps) and worker.version == self.server.version
+
+    def assert_same_bits(self, number: int) -> None:
+        mine, servers = self.workers[number].weights.local, self.server.current
+        np.testing.assert_array_equal(mine.vector, servers.vector)
+        assert mine.scale == servers.scale
+
+
+Action = tuple[str, int, NDArray[np.float32], float]
+
+
+def actions(values: st.SearchStrategy[float], decays: st.SearchStrategy[float]) -> st.SearchStrategy[list[Action]]:
+    """Any order of steps, sendings, servings and hearings of three workers."""
+    changes = vectors(COLUMNS, st.just(0.0) | values)
+    kinds = st.sampled_from(["step", "send", "serve", "hear"])
+    return st.lists(st.tuples(kinds, st.integers(0, 2), changes, decays), max_size=24)
+
+
+def run(exchange: Exchange, plan: list[Action]) -> None:
+    for kind, number, changes, decay in plan:
+        worker = number % len(exchange.workers)
+        if kind == "step":
+            exchange.take_step(worker, changes, decay)
+        else:
+            getattr(exchange, kind)(worker)
+        if exchange.threshold == 0 and exchange.is_up_to_date(worker):
+            exchange.assert_same_bits(worker)
+
+
+no_decay, some_decay = st.just(1.0), st.floats(0.7, 1.0)
+
+
+# --- what a worker has is what the server has
+
+
+@examples
+@given(actions(ordinary, no_decay), vectors(COLUMNS, ordinary), st.booleans())
+def test_a_worker_up_to_date_has_the_servers_bits(
+    plan: list[Action], initial: NDArray[np.float32], cautious: bool
+) -> None:
+    exchange = Exchange(3, initial=initial, cautious=cautious)
+    run(exchange, plan)
+    exchange.settle()
+    for number in range(3):
+        exchange.assert_same_bits(number)
+
+
+@examples
+@given(actions(ordinary, some_decay), vectors(COLUMNS, ordinary), st.booleans())
+def test_the_same_with_decay_and_folding(plan: list[Action], initial: NDArray[np.float32], cautious: bool) -> None:
+    with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", 0.5):
+        exchange = Exchange(3, initial=initial, cautious=cautious)
+        run(exchange, plan)
+        exchange.settle()
+        assert exchange.server.current.scale >= 0.5
+        for number in range(3):
+            exchange.assert_same_bits(number)
+
+
+@examples
+@given(actions(ordinary, no_decay))
+def test_a_worker_that_has_changed_nothing_sends_nothing(plan: list[Action]) -> None:
+    exchange = Exchange(3)
+    idle = 2
+    run(exchange, [action for action in plan if action[0] != "step" or action[1] != idle])
+    exchange.settle()
+    np.testing.assert_array_equal(exchange.workers[idle].sent, 0)
+
+
+# --- nothing is lost, nothing counted twice
+
+
+@examples
+@given(actions(eighths, no_decay), vectors(COLUMNS), st.sampled_from([0.0, 0.25, 2.0]))
+def test_the_server_gets_every_change_once(plan: list[Action], initial: NDArray[np.float32], threshold: float) -> None:
+    """With numbers whose sums are exact, the sums are exactly equal: whatever waited for a later turn, too."""
+    exchange = Exchange(3, threshold, initial)
+    run(exchange, plan)
+    for worker in exchange.workers:
+        below = worker.made - worker.sent
+        if not (worker.unsent_steps or worker.waits):
+            assert np.abs(below).max() <= threshold
+    exchange.settle()
+    for worker in exchange.workers:
+        np.testing.assert_array_equal(worker.sent, worker.made)
+    np.testing.assert_array_equal(
+        exchange.server.current.weights(), exchange.initial + sum(worker.made for worker in exchange.workers)
+    )
+
+
+@examples
+@given(vectors(COLUMNS, st.just(0.0) | eighths), st.sampled_from([0.25, 2.0]), st.sampled_from([1.0, 0.5]))
+def test_what_is_sent_is_above_the_threshold_and_the_rest_below(
+    changes: NDArray[np.float32], threshold: float, decay: float
+) -> None:
+    exchange = Exchange(1, threshold)
+    exchange.take_step(0, changes, decay)
+    exchange.send(0)
+    np.testing.assert_array_equal(exchange.workers[0].sent, np.where(np.abs(changes) > threshold, changes, 0))
+
+
+def test_withheld_changes_add_up_until_they_are_sent() -> None:
+    exchange = Exchange(1, threshold=1.0)
+    for turn in range(3):
+        exchange.take_step(0, np.array([0.5, 0, 0, 0, 0, 0], np.float32))
+        exchange.exchange(0)
+        assert exchange.server.current.vector[0] == (1.5 if turn == 2 else 0.0)
+
+
+# --- one worker alone
+
+
+@examples
+@given(
+    st.lists(st.tuples(vectors(COLUMNS, st.just(0.0) | ordinary), st.floats(0.5, 1.0)), min_size=1, max_size=12),
+    st.sampled_from([1e-6, 0.5]),
+    st.booleans(),
+)
+def test_with_one_worker_the_servers_weights_are_the_workers(
+    turns: list[tuple[NDArray[np.float32], float]], smallest_scale: float, cautious: bool
+) -> None:
+    """They are those of the plain sum w <- a w + d as well, whatever the rule: no update of its is ever stale."""
+    with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", smallest_scale):
+        exchange = Exchange(1, cautious=cautious)
+        expected = np.zeros(COLUMNS)
+        for changes, decay in turns:
+            exchange.take_step(0, changes, decay)
+            alone = exchange.workers[0].weights.local.weights()
+            expected = decay * expected + changes
+            exchange.exchange(0)
+            np.testing.assert_allclose(exchange.server.current.weights(), alone, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(exchange.server.current.weights(), expected, rtol=1e-5, atol=1e-4)
+
+
+# --- caution with stale updates
+
+
+def test_only_stale_updates_are_added_with_caution() -> None:
+    server = ServerWeights(np.zeros(3, np.float32), cautious=True)
+    server.add(np.array([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0)
+    np.testing.assert_array_equal(server.current.weights(), [1, 1, 0])
+    # column 0 was changed by both updates so far, column 2 by half of them
+    server.add(np.array([0, 2]), np.array([1, 1], np.float32), 1.0, staleness=1)
+    np.testing.assert_allclose(server.current.weights(), [1 + 1 / np.sqrt(2), 1, 1 / np.sqrt(1.5)], rtol=1e-6)
+
+
+@examples
+@given(
+    st.lists(st.tuples(vectors(COLUMNS, st.just(0.0) | ordinary), st.integers(0, 3)), min_size=1, max_size=6),
+    st.booleans(),
+    st.sampled_from([1.0, 0.75]),
+)
+def test_a_change_counts_the_same_in_a_sparse_and_in_a_dense_message(
+    updates: list[tuple[NDArray[np.float32], int]], cautious: bool, decay: float
+) -> None:
+    sparse, whole = (ServerWeights(np.ones(COLUMNS, np.float32), cautious=cautious) for _ in range(2))
+    for changes, staleness in updates:
+        columns = np.flatnonzero(changes)
+        sparse.add(columns, changes[columns], decay, staleness)
+        whole.add(None, changes, decay, staleness)
+    np.testing.assert_allclose(whole.current.weights(), sparse.current.weights(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 7])
+def test_caution_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
+    """Where each update changes a column just as much as it shrinks, up to the square of the shrinking."""
+    shrinking, w = 1e-3, np.array([4, -2], np.float32)
+    server = ServerWeights(w, cautious=True)
+    for _ in range(10):
+        server.add(np.array([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness)
+    np.testing.assert_allclose(server.current.weights(), w, rtol=20 * shrinking**2)
+
+
+# --- folding, versions, and what others do meanwhile
+
+
+def test_decay_by_others_reaches_what_is_unsent() -> None:
+    exchange = Exchange(2, initial=np.full(COLUMNS, 8, np.float32))
+    nothing = np.zeros(COLUMNS, np.float32)
+    exchange.send(0)
+    exchange.take_step(0, np.full(COLUMNS, 4, np.float32))
+    exchange.take_step(1, nothing, 0.5)
+    exchange.exchange(1)
+    exchange.serve(0)
+    exchange.hear(0)
+    np.testing.assert_array_equal(exchange.workers[0].weights.local.weights(), (8 + 4) * 0.5)
+    exchange.exchange(0)
+    np.testing.assert_array_equal(exchange.server.current.weights(), (8 + 4) * 0.5)
+
+
+def test_folding_keeps_the_weights_and_what_is_unsent() -> None:
+    with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", 0.5):
+        exchange = Exchange(2, initial=np.full(COLUMNS, 8, np.float32))
+        exchange.send(0)
+        exchange.take_step(0, np.array([4, 0, 0, 0, 0, 0], np.float32))
+        exchange.take_step(1, np.zeros(COLUMNS, np.float32), 0.25)
+        exchange.exchange(1)
+        assert exchange.server.current.scale == 1.0
+        np.testing.assert_array_equal(exchange.server.current.vector, 2)
+        exchange.serve(0)
+        exchange.hear(0)
+        np.testing.assert_array_equal(exchange.workers[0].weights.local.weights(), [3, 2, 2, 2, 2, 2])
+
+
+def test_a_reply_brings_only_what_changed_since_the_last() -> None:
+    server = ServerWeights(np.zeros(100, np.float32), cautious=False)
+    server.add(np.array([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0)
+    server.add(np.array([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0)
+    found = {}
+    for version in range(3):
+        columns, values = server.changes_since(version)
+        assert columns is not None
+        found[version] = dict(zip(columns.tolist(), (values * server.current.scale).tolist(), strict=True))
+    assert found == {0: {3: 0.5, 5: 2.0, 7: 2.0}, 1: {5: 2.0, 7: 2.0}, 2: {}}
+
+
+def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> None:
+    initial = np.array([1.5], np.float32)
+    server, worker = ServerWeights(initial, cautious=False), WorkerWeights(initial)
+    for change in (-1.4, 0.0123456):
+        server.add(np.array([0]), np.array([change], np.float32), 1.0, staleness=0)
+    worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), *server.changes_since(0))
+    np.testing.assert_array_equal(worker.local.vector, server.current.vector)
+    assert not np.any(worker.take_turn(0.0).changes)
+
+
+@pytest.mark.parametrize("decay", [1e-30, 1e-45, 1e-200])
+def test_a_turn_that_shrinks_the_weights_to_nothing_leaves_them_finite(decay: float) -> None:
+    exchange = Exchange(1, initial=np.ones(COLUMNS, np.float32))
+    exchange.server.add(np.array([0]), np.array([2], np.float32), decay, staleness=0)
+    np.testing.assert_allclose(exchange.server.current.weights(), [2, 0, 0, 0, 0, 0], atol=1e-20)

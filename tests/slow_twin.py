@@ -63,21 +63,30 @@ def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
 
 
 def gradient_steps(config: Config, w: Vector, rows: Vector, labels: Vector) -> Vector:
-    """Return sum_i -l'(y_i x_i.w) y_i x_i, every x_i.w at the same w; of the bias (the last weight, where there
-    is one) a hundredth of it.
-    """
+    """Return sum_i -l'(y_i x_i.w) y_i x_i, every x_i.w at the same w."""
     steps = np.zeros_like(w)
     for x, y in zip(rows, labels, strict=True):
         margin = y * float(x @ w)
         steps += loss_slope(config.loss, margin) * y * x
-    if config.bias:
-        steps[-1] *= BIAS_STEP
     return steps
 
 
+def step_sizes(config: Config, weights: int, eta: float) -> Vector:
+    """Return the step size of every weight: eta, and of the bias (the last, where there is one) a hundredth."""
+    etas = np.full(weights, eta)
+    if config.bias:
+        etas[-1] *= BIAS_STEP
+    return etas
+
+
 def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float) -> Vector:
-    """Return the weights after one mini-batch step on all of these rows: a w + eta sum_i -l'(y_i x_i.w) y_i x_i."""
-    return penalty_decay(config, eta, len(rows)) * w + eta * gradient_steps(config, w, rows, labels)
+    """Return the weights after one mini-batch step on all of these rows.
+
+    w_j <- a_j w_j + eta_j sum_i -l'(y_i x_i.w) y_i x_ij,   a_j = 1 / (1 + eta_j lambda B)
+    """
+    etas = step_sizes(config, len(w), eta)
+    decays = np.array([penalty_decay(config, eta_j, len(rows)) for eta_j in etas])
+    return decays * w + etas * gradient_steps(config, w, rows, labels)
 
 
 def step_size(config: Config, learning_rate: float, passes: float) -> float:
@@ -111,18 +120,21 @@ class TwinWorker:
     def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int]:
         """Take `iterations` steps from known + unsent; return the turn's decay A, its changes d and its rows.
 
-        Each step goes v <- a v + eta s. With v = A known + d that is A <- a A and d <- a d + eta s: so d is 0 to
-        the last bit where no row of the turn has an element, and the merging can count who changed what.
+        A step takes v = A known + d to w' (see `step`). The penalty's decay a of it is counted in A, so A <- a A
+        and d <- a d + (w' - a v): d is 0 to the last bit where no row of the turn has an element, and the
+        merging can count who changed what. The bias shrinks by less than a: what is over is a change of it.
         Batches are contiguous; the one that reaches the shard's end stops there, and the next begins anew.
         """
         turn_decay, changes, turn_rows = 1.0, unsent, 0
         for _ in range(self.config.iterations):
             start, stop = self.next_row, min(self.next_row + self.config.batch_size, len(self.rows))
             w = turn_decay * known + changes
-            steps = gradient_steps(self.config, w, self.rows[start:stop], self.labels[start:stop])
+            batch, labels = self.rows[start:stop], self.labels[start:stop]
+            etas = step_sizes(self.config, len(w), eta)
             decay = penalty_decay(self.config, eta, stop - start)
+            bias_decays = np.array([penalty_decay(self.config, eta_j, stop - start) for eta_j in etas])
+            changes = decay * changes + (bias_decays - decay) * w + etas * gradient_steps(self.config, w, batch, labels)
             turn_decay *= decay
-            changes = decay * changes + eta * steps
             turn_rows += stop - start
             self.next_row = 0 if stop == len(self.rows) else stop
         return turn_decay, changes, turn_rows

@@ -27,10 +27,7 @@ def matrix(rows: SparseRows) -> csr_matrix:
 def row_set(rows: SparseRows) -> set[bytes]:
     """The columns and values of every row, as something that can be looked up."""
     ends = rows.row_pointers
-    return {
-        rows.columns[start:stop].tobytes() + rows.values[start:stop].tobytes()
-        for start, stop in pairwise(ends)
-    }
+    return {rows.columns[start:stop].tobytes() + rows.values[start:stop].tobytes() for start, stop in pairwise(ends)}
 
 
 def assert_well_formed(rows: SparseRows, labels: np.ndarray, row_count: int, column_count: int) -> None:

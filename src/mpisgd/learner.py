@@ -12,6 +12,8 @@ from mpisgd.messages import unpack_rows
 from mpisgd.shard import Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 
+SMALLEST_DECAY = 1e-6  # of a turn
+
 
 class ShardFeed:
     """Receives this worker's shards: one for good, or with sample sharding one after the other.
@@ -72,11 +74,13 @@ class Learner:
     def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], None] | None = None) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
 
-        A batch ends with the shard. `between` is called after every step.
+        A batch ends with the shard. `between` is called after every step. A turn ends early when the penalty has
+        left next to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
         """
         if self._shards.renews:
             self._shards.look()
         processed = 0
+        smallest_scale = SMALLEST_DECAY * weights.scale
         for _ in range(self._config.iterations):
             start, rows = self._next_row, self._shard.rows
             stop = min(start + self._config.batch_size, len(rows))
@@ -85,6 +89,8 @@ class Learner:
             self._next_row = stop
             if stop == len(rows):
                 self._end_pass()
+            if weights.scale < smallest_scale:
+                break
             if between is not None:
                 between()
         return processed

@@ -106,7 +106,7 @@ def unpack_reply(message: Bytes) -> tuple[ReplyHeader, NDArray[np.int32] | None,
 
 
 def pack_rows(rows: SparseRows, labels: Float, shard_rows: int, shard_elements: int) -> Bytes:
-    """Pack a block of rows with their labels; lengths and columns travel as 32 bits where they fit."""
+    """Pack a block of rows with their labels: lengths as int64, columns as int32, values and labels as float32."""
     rows = rows.compact()
     header = (len(rows), rows.elements, shard_rows, shard_elements, 0)
     arrays = (np.diff(rows.row_pointers).astype(np.int64), rows.columns.astype(np.int32), rows.values, labels)

@@ -126,7 +126,7 @@ def is_model(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return bool(file.attrs.get("format") == FORMAT)
-    except OSError:
+    except (OSError, KeyError, RuntimeError, ValueError):  # what h5py raises on damaged files
         return False
 
 

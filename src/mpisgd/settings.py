@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,11 +26,7 @@ class Source:
     """Raw values by setting name, and how a message names one of them."""
 
     values: Mapping[str, Any]
-    label: str
-
-    def name_of(self, setting: str) -> str:
-        """Return where the user wrote the setting."""
-        return self.label.format(name=setting, option=setting.replace("_", "-"), variable=PREFIX + setting.upper())
+    name_of: Callable[[str], str]
 
 
 def resolve(command_line: Mapping[str, str | bool], environment: Mapping[str, str]) -> Config:
@@ -47,10 +43,10 @@ def resolve(command_line: Mapping[str, str | bool], environment: Mapping[str, st
     config_file = typed.pop("config", variables.pop("config", None))
     preset = typed.pop("preset", variables.pop("preset", None))
     sources = [
-        Source(typed, "command line: --{option}"),
-        Source(variables, "environment: {variable}"),
-        *([Source(_read_toml(Path(str(config_file))), f"{config_file}: {{name}}")] if config_file else []),
-        *([Source(_preset_values(str(preset)), f"preset {preset}: {{name}}")] if preset else []),
+        Source(typed, lambda name: f"command line: --{name.replace('_', '-')}"),
+        Source(variables, lambda name: f"environment: {PREFIX}{name.upper()}"),
+        *([Source(_read_toml(Path(str(config_file))), lambda name: f"{config_file}: {name}")] if config_file else []),
+        *([Source(_preset_values(str(preset)), lambda name: f"preset {preset}: {name}")] if preset else []),
     ]
     config = Config(**_checked_values(sources))
     if config.passes is config.max_seconds is config.target_accuracy is config.patience is None:

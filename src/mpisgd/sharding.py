@@ -13,7 +13,7 @@ NOBODY = -1
 def choose_validation(rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return which of the training rows are held out to measure on, bool (rows,): 5 %, at most 10,000."""
     held_out = np.zeros(rows, np.bool_)
-    count = min(max(1, round(VALIDATION_FRACTION * rows)), VALIDATION_MOST)
+    count = min(max(1, round(VALIDATION_FRACTION * rows)), VALIDATION_MOST, rows)
     held_out[rng.choice(rows, size=count, replace=False)] = True
     return held_out
 

@@ -132,17 +132,20 @@ class SparseRows:
     def squared_norms(self) -> NDArray[np.float64]:
         """Return ||x_i||^2 of every row, float64 of shape (rows,)."""
         rows = self.compact()
-        squares = np.zeros(rows.elements + 1)
-        np.cumsum(np.square(rows.values, dtype=np.float64), out=squares[1:])
-        return np.diff(squares[rows.row_pointers])
+        filled = np.diff(rows.row_pointers) > 0
+        norms = np.zeros(len(rows))
+        if filled.any():  # the sums run from each filled row's start to the next one's
+            squares = np.square(rows.values, dtype=np.float64)
+            norms[filled] = np.add.reduceat(squares, rows.row_pointers[:-1][filled])
+        return norms
 
     def normalized(self) -> SparseRows:
         """Return the rows scaled to unit Euclidean norm; empty and all-zero rows stay as they are."""
         rows = self.compact()
         norms = np.sqrt(rows.squared_norms())
         factors = np.divide(1.0, norms, out=np.ones_like(norms), where=norms > 0)
-        values = rows.values * np.repeat(factors, np.diff(rows.row_pointers)).astype(np.float32)
-        return SparseRows(values, rows.columns, rows.row_pointers, rows.column_count)
+        values = rows.values * np.repeat(factors, np.diff(rows.row_pointers))
+        return SparseRows(values.astype(np.float32), rows.columns, rows.row_pointers, rows.column_count)
 
     def with_bias(self) -> SparseRows:
         """Return the rows with a column of ones added as the last, so that its weight is the bias."""

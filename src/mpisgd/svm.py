@@ -18,7 +18,7 @@ from mpisgd.sparse_rows import SparseRows
 
 # The bias column is in every row, so the sum over a mini-batch moves it rows times as far as a rare column.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
-BIAS_STEP = np.float32(0.01)
+BIAS_STEP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +78,25 @@ class Objective:
         """Step along the gradients of the rows start:stop, all taken at the same weights and added up.
 
         With B = stop - start rows and step size eta:
-            w <- (w + eta sum_i -l'(y_i x_i.w) y_i x_i / a) a,   a = 1 / (1 + eta lambda B),
+            w <- a w + eta sum_i -l'(y_i x_i.w) y_i x_i,   a = 1 / (1 + eta lambda B),
         the penalty as an implicit (proximal) step, which stays positive for any eta (Duchi and Singer 2009,
         FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
+        The bias takes the same step with BIAS_STEP eta in the place of eta.
         """
         batch_labels = labels[start:stop]
         margins = rows.margins(weights.vector, start, stop)
         margins *= batch_labels
         margins *= np.float32(weights.scale)
-        weights.scale /= 1.0 + step_size * self.regularization * (stop - start)
+        shrinking = step_size * self.regularization * (stop - start)
+        weights.scale /= 1.0 + shrinking
         coefficients = self.loss.slope(margins)
         coefficients *= batch_labels
         coefficients *= np.float32(step_size / weights.scale)
         bias = weights.vector[-1]
         rows.add_weighted_sum(coefficients, start, weights.vector)
         if self.has_bias:
-            weights.vector[-1] = bias + BIAS_STEP * (weights.vector[-1] - bias)
+            shrunk = bias * ((1.0 + shrinking) / (1.0 + BIAS_STEP * shrinking))  # as the scale has shrunk it already
+            weights.vector[-1] = shrunk + BIAS_STEP * (weights.vector[-1] - bias)
 
     def penalty(self, weights: ScaledVector) -> float:
         """Return lambda/2 ||w||^2."""

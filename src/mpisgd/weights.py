@@ -49,17 +49,19 @@ class ServerWeights:
         """Merge a turn: shrink all by its decay, add its changes of the weights."""
         self.version += 1
         self.current.scale *= decay
-        where: Any = slice(None) if columns is None else columns
-        self._changed_at[where] = self.version
-        self._times_changed[where] += 1
-        if self._cautious and staleness > 0:
-            rate = self._times_changed[where] / self.version
-            gain = 1 / np.sqrt(1 + staleness * rate)
-            changes = changes * gain
-            self.current.vector[where] *= 1 + (1 - gain) * np.float32(1 - decay) / rate
-        self.current.vector[where] += changes * np.float32(1 / self.current.scale)
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
+        if columns is None:
+            columns = np.flatnonzero(changes)
+            changes = changes[columns]
+        self._changed_at[columns] = self.version
+        self._times_changed[columns] += 1
+        if self._cautious and staleness > 0:
+            rate = self._times_changed[columns] / self.version
+            gain: Float = (1 / np.sqrt(1 + staleness * rate)).astype(np.float32)
+            changes = changes * gain
+            self.current.vector[columns] *= 1 + (1 - gain) * np.float32(1 - decay) / rate
+        self.current.vector[columns] += changes * np.float32(1 / self.current.scale)
 
     def changes_since(self, version: int) -> tuple[Columns, Float]:
         """Return the columns that changed after `version` and the vector there; whole where that is smaller."""
@@ -121,8 +123,9 @@ class WorkerWeights:
             self._base *= factor
             self._log_folded = header.log_folded
         where: Any = slice(None) if columns is None else columns
-        self.local.vector[where] += values - self._base[where]
+        unsent = self.local.vector[where] - self._base[where]
         self._base[where] = values
+        self.local.vector[where] = values + unsent  # in this order nothing unsent gives the server's very bits
         self._scale_sent = header.scale
         self.local.scale = header.scale * unsent_decay
 

@@ -53,7 +53,8 @@ ReturnToService=2
 MpiDefault=none
 KillWait=5
 SchedulerParameters=sched_interval=5,batch_sched_delay=0
-NodeName=n[1-$nodes] NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + nodes))] CPUs=$cpus RealMemory=4000
+NodeName=n[1-$nodes] NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 \
+  Port=[$((port + 1))-$((port + nodes))] CPUs=$cpus RealMemory=4000
 PartitionName=debug Nodes=ALL Default=YES MaxTime=60 State=UP
 CONF
 }

@@ -80,7 +80,9 @@ def test_samples_come_anew_and_in_whole(channel: Channel, monkeypatch: pytest.Mo
         for worker in channel.workers:
             sender.begin(worker)
         for _ in range(samples * len(channel.workers)):
-            channel.wait_until(lambda: (letter := channel.server_poll()) and not sender.begin(letter.worker), sender.advance)
+            channel.wait_until(
+                lambda: (letter := channel.server_poll()) and not sender.begin(letter.worker), sender.advance
+            )
         for worker in channel.workers:
             sender.end(worker)
         sender.finish()

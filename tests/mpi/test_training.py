@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from slow_twin import twin_run, twin_sync
-
 from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
@@ -24,6 +22,7 @@ from mpisgd.learner import Learner
 from mpisgd.model import load_model
 from mpisgd.shard import Shard
 from mpisgd.training import train
+from slow_twin import twin_run, twin_sync
 
 pytestmark = pytest.mark.mpi(min_size=2)
 SMALL = ("--passes", "3", "--patience", "none", "--eval-interval", "100", "--batch-size", "5", "--iterations", "4")

@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from mpisgd import evaluation
 from mpisgd.config import Config
-from mpisgd.evaluation import measure, measure_in_steps, score
+from mpisgd.evaluation import measure_in_steps, score
 from mpisgd.job import Job
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
@@ -78,7 +78,9 @@ def test_measuring_in_steps_is_the_formula_on_all_rows(
     mean_loss = np.mean([loss_value(config.loss, m) for m in y * margins])
     assert found.accuracy == np.mean(np.where(margins > 0, 1, -1) == y)
     assert found.objective == pytest.approx(0.5 * config.regularization * w @ w + mean_loss, rel=1e-5, abs=1e-6)
-    assert measure(weights, shard, objective).objective == pytest.approx(found.objective, rel=1e-6)
+    *_, at_once = measure_in_steps(weights, shard, objective)
+    assert at_once is not None
+    assert at_once.objective == pytest.approx(found.objective, rel=1e-6)
 
 
 def test_weights_that_diverged_are_told_by_their_objective_and_no_warning() -> None:
@@ -87,5 +89,6 @@ def test_weights_that_diverged_are_told_by_their_objective_and_no_warning() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for value in (np.nan, np.inf, -np.inf):
-            found = measure(ScaledVector(np.array([value], np.float32)), rows, objective)
+            *_, found = measure_in_steps(ScaledVector(np.array([value], np.float32)), rows, objective)
+            assert found is not None
             assert not np.isfinite(found.objective)

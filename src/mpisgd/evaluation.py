@@ -1,4 +1,4 @@
-"""Measuring weights on held-out rows: in small steps while the server serves, or all at once."""
+"""Measuring weights on held-out rows in small steps, in between which the server serves; scores of predictions."""
 
 from __future__ import annotations
 
@@ -40,13 +40,6 @@ def measure_in_steps(weights: ScaledVector, held_out: Shard, objective: Objectiv
             yield None
         rows = len(held_out.rows)
         yield Measurement(right / rows, objective.penalty(weights) + loss / rows)
-
-
-def measure(weights: ScaledVector, held_out: Shard, objective: Objective) -> Measurement:
-    """Measure at once."""
-    *_, result = measure_in_steps(weights, held_out, objective)
-    assert result is not None  # noqa: S101 - the last step is the result
-    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mpisgd.compiled_loops import Float
 from mpisgd.console import Console
 from mpisgd.errors import RunError
 from mpisgd.evaluation import Measurement, measure_in_steps
@@ -164,8 +163,3 @@ class Monitor:
 
 def _percentile(values: deque[float] | deque[int], percent: float) -> float:
     return float(np.percentile(np.array(values), percent)) if values else 0.0
-
-
-def copy_of(vector: Float, scale: float = 1.0) -> ScaledVector:
-    """Return weights that stay as they are while the server's go on."""
-    return ScaledVector(vector.copy(), scale)

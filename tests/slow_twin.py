@@ -97,12 +97,16 @@ def step_size(config: Config, learning_rate: float, passes: float) -> float:
 
 
 def first_step_size(config: Config, shards: Sequence[SparseRows]) -> float:
-    """Return eta_0: the user's, or 1 / the mean of ||x||^2 over the rows of all shards."""
+    """Return eta_0: the user's, or 1 / (C times the mean of ||x||^2 over the rows of all shards).
+
+    C is the most that the loss can be curved: 2 for (1 - m)^2, 1/4 for log(1 + e^-m); 1 for the hinge by choice.
+    """
     if config.learning_rate is not None:
         return config.learning_rate
     squared_norms = [float(x @ x) for shard in shards for x in dense(shard)]
     mean = sum(squared_norms) / len(squared_norms)
-    return 1 / mean if mean > 0 else 1.0
+    curvature = {"hinge": 1.0, "squared_hinge": 2.0, "logistic": 0.25}[config.loss]
+    return 1 / (curvature * mean) if mean > 0 else 1.0
 
 
 # --- a worker and its turns

@@ -325,7 +325,14 @@ CASES = [
         "diverges",
         f"{TRAIN_ON_GOOD} --learning-rate 1e30 --loss squared_hinge",
         1,
-        ("no longer finite", "nothing was saved", "--learning-rate (it was 1e+30)"),
+        ("learning diverged", "nothing was saved", "--learning-rate (it was 1e+30)"),
+        ranks=(2, 3),
+    ),
+    Case(
+        "diverges before anything is measured",
+        f"{TRAIN_ON_GOOD} --learning-rate 1e30 --loss squared_hinge --passes 1 --mode async",
+        1,
+        ("learning diverged", "nothing was saved", "--learning-rate (it was 1e+30)"),
         ranks=(2, 3),
     ),
 ]

@@ -85,11 +85,19 @@ def start(tmp_path: Path) -> Any:
 def test_it_is_measured_at_fixed_times_however_long_nobody_looked(start: Any) -> None:
     server = start()
     for seconds in (0.0, 0.9, 0.2, 0.8, 0.2, 3.0, 0.8, 0.1):  # now at 0, 0.9, 1.1, 1.9, 2.1, 5.1, 5.9, 6.0
-        server.time += seconds
-        server.look()
+        server.learn(1, seconds=seconds)
     assert server.logged(METRICS, "seconds") == pytest.approx([1.1, 2.1, 5.1, 6.0])
     assert server.logged(METRICS, "occasion") == ["time"] * 4
     assert len(server.shown) == 4
+
+
+def test_weights_that_have_not_changed_are_not_measured_again(start: Any) -> None:
+    server = start()
+    server.learn(1, seconds=1.5)
+    server.time += 5
+    assert server.look() == 0
+    server.learn(1)
+    assert len(server.logged(METRICS, "seconds")) == 2
 
 
 def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> None:

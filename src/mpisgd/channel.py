@@ -1,8 +1,8 @@
 """Every MPI call of the program: each server_* method stands beside the worker_* twin it meets.
 
 The roles speak to a `Channel` and ask it for the time; they know no MPI. Methods marked collective must be
-called by every rank, in the same order. Nothing here blocks inside MPI: each wait polls and backs off, so that
-a rank that waits leaves its core to one that learns.
+called by every rank, in the same order. Each wait polls and backs off, so that a rank that waits leaves its
+core to one that learns; only a message that has begun to arrive is received to its end in one call.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ class Config:
     loss: LossName = setting("hinge", "loss of a row; hinge makes a support vector machine")
     regularization: float = setting(1e-5, "lambda of the penalty lambda/2 ||w||^2", ge=0, le=1)
     learning_rate: float | None = setting(
-        None, "first step size; a mini-batch adds its rows' steps; none: 1 / mean squared row norm", gt=0
+        None,
+        "first step size; a mini-batch adds its rows' steps; none: 1 / (curvature of the loss x mean squared row norm)",
+        gt=0,
     )
     learning_rate_schedule: Schedule = setting(
         "inverse", "how the step size falls with passes p: constant, rate/(1 + d p) or rate/sqrt(1 + d p)"
@@ -64,7 +66,8 @@ class Config:
     merge: Merge = setting(
         "sqrt",
         "the workers' changes of a weight are averaged (mean, as the original did in sync mode), added up (sum), or"
-        " added up and divided by the square root of how many workers changed it (sqrt); async has no mean: it adds",
+        " added up and divided by the square root of how many workers changed it (sqrt); async: added up (mean, sum),"
+        " or divided by the square root of how many updates are likely to have changed it meanwhile (sqrt)",
     )
     seed: int = setting(0, "seed of every random choice", ge=0, le=2**63 - 1)
 

@@ -59,14 +59,14 @@ class Job:
         return rows / self.learning_rows
 
     def with_learning_rate(self, total: NDArray[np.float64]) -> Job:
-        """Return the job with its learning rate settled: the user's, or 1 / mean squared row norm.
+        """Return the job with its learning rate settled: the user's, or 1 / (curvature x mean ||x||^2).
 
         `total` is the sum over the workers of what `norm_facts` returns.
         """
         squared_norms, rows = total
         if self.config.learning_rate is not None:
             return self
-        rate = float(rows / squared_norms) if squared_norms > 0 else 1.0
+        rate = float(rows / (self.objective.loss.curvature * squared_norms)) if squared_norms > 0 else 1.0
         return dataclasses.replace(self, config=dataclasses.replace(self.config, learning_rate=rate))
 
     def step_size(self, rows: int) -> float:

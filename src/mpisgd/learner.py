@@ -34,11 +34,11 @@ class ShardFeed:
         """Wait for the next shard and return it in random order; None when the server ended the rows instead."""
         self._channel.wait_until(self._is_there, self.look)
         shard, self._next = self._next, None
-        if shard is None:
-            return None
-        if self.renews:
-            self._channel.worker_ask_next_shard()
-        return shard.shuffled(self._rng)
+        return shard.shuffled(self._rng) if shard is not None else None
+
+    def ask_next(self) -> None:
+        """Let the server begin to send the next sample; to be taken in between turns."""
+        self._channel.worker_ask_next_shard()
 
     def look(self) -> bool:
         """Take in one block if one has come; tell whether one had."""
@@ -70,6 +70,8 @@ class Learner:
         self._shards = shards
         self._next_row = 0
         self._passes = 0
+        if shards.renews:
+            shards.ask_next()
 
     def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], None] | None = None) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
@@ -100,3 +102,4 @@ class Learner:
         self._passes += 1
         if self._shards.renews and self._passes % self._config.resample_passes == 0:
             self._shard = self._shards.take() or self._shard
+            self._shards.ask_next()

@@ -83,9 +83,11 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) 
         report(error, rank=channel.rank)
         return error.exit_code
     except BaseException:  # a defect, whatever it is: the other ranks must not wait for this one
-        traceback.print_exc()
-        report(RunError("this rank failed; ending the job"), rank=channel.rank)
-        channel.abort(1)
+        try:
+            traceback.print_exc()
+            report(RunError("this rank failed; ending the job"), rank=channel.rank)
+        finally:
+            channel.abort(1)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +27,8 @@ class Monitor:
     """Counts turns, measures the weights at fixed times and after each pass, and holds the reason to stop.
 
     A measurement runs in small steps on a copy of the weights, so that serving goes on meanwhile.
-    `stop_reason` is None while the state is "running"; once it is set the state is "shutdown".
+    While `stop_reason` is None the run goes on; once it is set, whoever asks is told to stop.
+    `best` is the measurement after a pass with the least objective, `best_weights` what was measured.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Monitor:
         self._next_pass = 1
         self._pending: Iterator[Measurement | None] | None = None
         self._snapshot: dict[str, Any] = {}
+        self._measured_weights: ScaledVector | None = None
+        self._at_pass_end = False
         self._round_trips: deque[float] = deque(maxlen=RECENT_TURNS)
         self._staleness: deque[int] = deque(maxlen=RECENT_TURNS)
         self.rows, self.updates, self.changes_sent = 0, 0, 0
@@ -47,6 +51,8 @@ class Monitor:
         self.stop_reason: str | None = None
         self.failure: RunError | None = None
         self.last: dict[str, Any] = {}
+        self.best: dict[str, Any] = {}
+        self.best_weights: ScaledVector | None = None
 
     @property
     def seconds(self) -> float:
@@ -81,10 +87,10 @@ class Monitor:
         `weights` returns a copy of the current weights.
         """
         if self._pending is None:
-            at_pass, at_time = self.passes >= self._next_pass, self.seconds >= self._next_time
-            if not (at_pass or at_time) or self.stop_reason is not None:
+            at_time = self.seconds >= self._next_time and self.rows > self.last.get("rows", -1)
+            if not (self.at_pass_end() or at_time) or self.stop_reason is not None:
                 return False
-            self._begin(weights(), "pass" if at_pass else "time")
+            self._begin(weights(), "time" if at_time else "pass")
         self._advance()
         return True
 
@@ -102,9 +108,9 @@ class Monitor:
 
     def _begin(self, weights: ScaledVector, occasion: str) -> None:
         seconds, config = self.seconds, self._job.config
-        if occasion == "pass":
-            self._next_pass = int(self.passes) + 1
-        elif occasion == "time":
+        self._measured_weights, self._at_pass_end = weights, self.at_pass_end()
+        self._next_pass = int(self.passes) + 1
+        if occasion == "time":
             self._next_time = (seconds // config.eval_interval + 1) * config.eval_interval
         self._snapshot = {
             "seconds": seconds,
@@ -138,11 +144,12 @@ class Monitor:
         except RunError as error:  # the workers must be told before the program can end
             self.failure = error
             self._shut_down("failed")
-        at_pass_end = self.last["occasion"] == "pass"
-        if not at_pass_end:
+        if self._at_pass_end and not measured.objective >= self.best.get("objective", math.inf):
+            self.best, self.best_weights = self.last, self._measured_weights
+        if self.last["occasion"] != "pass":
             self._console.progress(self.last)
         reason = self._rule.after_measurement(
-            measured.accuracy, measured.objective, self.last["passes"], at_pass_end=at_pass_end
+            measured.accuracy, measured.objective, self.last["passes"], at_pass_end=self._at_pass_end
         )
         if reason is not None:
             self._shut_down(reason)

@@ -142,10 +142,10 @@ class SampleSender:
         self._channel.wait_until(lambda: not self._blocks, self.advance)
 
     def _sample(self, worker: int, draw: int) -> Iterator[Bytes]:
-        rng = np.random.default_rng([self._seed, worker, draw])
+        rng = np.random.default_rng([self._seed, worker, draw + 1])
         rows = len(self._learning.rows)
         chosen = rng.choice(rows, size=sample_size(rows, len(self._channel.workers)), replace=False)
-        lengths = np.diff(self._learning.rows.row_pointers)[chosen]
+        lengths = self._learning.rows.lengths(chosen)
         block_of_row = np.cumsum(lengths, dtype=np.int64) // SAMPLE_BLOCK_ELEMENTS
         for part in np.split(chosen, np.flatnonzero(np.diff(block_of_row)) + 1):
             yield pack_rows(

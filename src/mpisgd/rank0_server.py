@@ -31,7 +31,8 @@ def serve_sync(
     """Merge the workers' turns round by round; return the final weights when every worker has gone.
 
     The word to stop goes into the next round, which is merged as well: its turns are already under way. Passes
-    are measured between two rounds and not beside them, so that a seed gives the same run every time.
+    are measured between two rounds and not beside them, so that where passes or patience end a run, a seed on the same
+    ranks gives the same run every time.
     """
     exchange = Exchange(job.column_count, len(channel.workers), job.config.merge)
     mine = exchange.buffer()
@@ -39,7 +40,8 @@ def serve_sync(
     crew = Crew(channel, monitor, samples)
 
     def meanwhile() -> bool:
-        return crew.look() is not None or crew.send_samples() or monitor.look(lambda: ScaledVector(weights.copy()))
+        sent, measured = crew.send_samples(), monitor.look(lambda: ScaledVector(weights.copy()))
+        return crew.look() is not None or sent or measured
 
     while True:
         if monitor.stop_reason is not None:
@@ -92,7 +94,8 @@ class AsyncServer:
         self._letters += letter is not None
         if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
             return True
-        return self._crew.send_samples() or self._monitor.look(self._snapshot) or letter is not None
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        return sent or measured or letter is not None
 
     def _answer(self, worker: int, update: Bytes) -> None:
         weights, monitor = self._weights, self._monitor

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from mpisgd.console import Console
 from mpisgd.errors import RunError
 from mpisgd.evaluation import Scores, score
@@ -16,6 +18,11 @@ from mpisgd.rank0_rows import HeldOut
 from mpisgd.run_log import CONFIG, MODEL, RunLog
 from mpisgd.settings import to_toml
 from mpisgd.svm import ScaledVector
+
+# An objective this many times the best one measured is more than the noise of steps that still fall.
+ASTRAY = 1.1
+# An objective this many times that of zero weights is of no use to anybody.
+HOPELESS = 10.0
 
 
 def announce_training(job: Job, data: str, workers: int, monitor: Monitor, console: Console) -> None:
@@ -52,11 +59,7 @@ def leave_results(
 
     """
     monitor.measure_now(weights, "end")
-    if monitor.stop_reason == "diverged":
-        raise RunError(
-            f"the weights are no longer finite after {monitor.passes:.2f} passes; nothing was saved;"
-            f" lower --learning-rate (it was {job.config.learning_rate:g})"
-        )
+    weights = steadiest(weights, job, monitor, console)
     model = Model.from_vector(weights.weights(), job.preprocessing, classes, job.config)
     model.save(log.directory / MODEL)
     write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
@@ -74,6 +77,34 @@ def leave_results(
     console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))
     if job.config.done_file is not None:
         write_atomically(Path(job.config.done_file), f"{monitor.stop_reason}\n".encode())
+
+
+def steadiest(weights: ScaledVector, job: Job, monitor: Monitor, console: Console) -> ScaledVector:
+    """Return the final weights, or those measured best where learning went astray after them.
+
+    Measured on the test rows, the final weights stay what they are: the test rows choose nothing.
+
+    Raises:
+        RunError: there are no weights worth keeping: not finite, or far worse than zeros.
+
+    """
+    best = monitor.best_weights
+    if best is not None and job.config.eval_split == "validation":
+        before, after = monitor.best["objective"], monitor.last["objective"]
+        if not after <= ASTRAY * before:
+            console.say(
+                f"the objective rose from {before:.4g} after {monitor.best['passes']:.2f} passes to {after:.4g}:"
+                f" keeping the weights of then; lower --learning-rate (it was {job.config.learning_rate:g})"
+            )
+            monitor.event("went_astray", objective=after, kept_passes=monitor.best["passes"], kept_objective=before)
+            weights, monitor.last = best, {**monitor.last, **monitor.best}
+    of_zeros = float(job.objective.losses(np.zeros(1, np.float32), np.ones(1, np.float32))[0])
+    if not (monitor.last["objective"] <= HOPELESS * of_zeros and np.isfinite(weights.weights()).all()):
+        raise RunError(
+            f"learning diverged: found an objective of {monitor.last['objective']:.4g}, that of zero weights is"
+            f" {of_zeros:.4g}; nothing was saved; lower --learning-rate (it was {job.config.learning_rate:g})"
+        )
+    return weights
 
 
 def _test_scores(weights: ScaledVector, held_out: HeldOut) -> Scores | None:
@@ -97,8 +128,9 @@ def _outcome(monitor: Monitor) -> str:
 
 def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
     last = monitor.last
+    how = "scored once" if job.config.eval_split == "validation" else "those measured on while training"
     return {
-        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, scored once)" if scores else "no test rows",
+        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, {how})" if scores else "no test rows",
         "measured": f"{job.config.eval_split} accuracy {last['accuracy']:.4f}, objective {last['objective']:.4f}",
         "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
         f" ({last['rows_per_second']:,.0f} rows/s)",

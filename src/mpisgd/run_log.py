@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,11 @@ class RunLog:
         self._write(EVENTS, "a", json.dumps(line) + "\n")
 
     def metrics(self, facts: dict[str, Any]) -> None:
-        """Log a measurement."""
-        self._write(METRICS, "a", json.dumps(facts) + "\n")
+        """Log a measurement; what is not a finite number becomes null, as JSON has no other word for it."""
+        finite = {
+            name: None if isinstance(fact, float) and not math.isfinite(fact) else fact for name, fact in facts.items()
+        }
+        self._write(METRICS, "a", json.dumps(finite, allow_nan=False) + "\n")
 
     def _write(self, name: str, mode: str, text: str) -> None:
         path = self.directory / name

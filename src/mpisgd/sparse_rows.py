@@ -105,9 +105,14 @@ class SparseRows:
         pointers = self.row_pointers if start == 0 else self.row_pointers - start
         return SparseRows(self.values[start:stop], self.columns[start:stop], pointers, self.column_count)
 
+    def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+        """Return the number of elements of each of these rows, of the shape of `rows`."""
+        lengths: NDArray[np.integer[Any]] = self.row_pointers[rows + 1] - self.row_pointers[rows]
+        return lengths
+
     def take(self, rows: NDArray[np.integer[Any]]) -> SparseRows:
         """Return a copy of any rows in any order, repeated ones included: the random row getter."""
-        lengths = np.diff(self.row_pointers)[rows]
+        lengths = self.lengths(rows)
         elements = int(lengths.sum(dtype=np.int64))
         kind = self.columns.dtype
         pointers = np.zeros(len(rows) + 1, kind)

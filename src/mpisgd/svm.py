@@ -23,10 +23,15 @@ BIAS_STEP = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss l(m) of the margin m = y x.w, and its slope -l'(m); both map float32 (rows,) to float32 (rows,)."""
+    """A loss l(m) of the margin m = y x.w, and its slope -l'(m); both map float32 (rows,) to float32 (rows,).
+
+    `curvature` is the most that l'' can be, which bounds the step size of one row to 2 / (curvature ||x||^2); the
+    hinge has none, and the unit stands in for it.
+    """
 
     value: Callable[[Float], Float]
     slope: Callable[[Float], Float]
+    curvature: float
 
 
 LOSSES: dict[LossName, Loss] = {
@@ -34,16 +39,19 @@ LOSSES: dict[LossName, Loss] = {
     "hinge": Loss(
         value=lambda m: np.maximum(0, 1 - m),
         slope=lambda m: (m < 1).astype(np.float32),
+        curvature=1.0,
     ),
     # l = max(0, 1 - m)^2
     "squared_hinge": Loss(
         value=lambda m: np.square(np.maximum(0, 1 - m)),
         slope=lambda m: 2 * np.maximum(0, 1 - m),
+        curvature=2.0,
     ),
     # l = log(1 + e^-m); its slope 1 / (1 + e^m) written with tanh does not overflow
     "logistic": Loss(
         value=lambda m: np.logaddexp(0, -m),
         slope=lambda m: np.float32(0.5) * (1 - np.tanh(m / 2)),
+        curvature=0.25,
     ),
 }
 

@@ -64,7 +64,8 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             job = job.with_learning_rate(channel.server_sum(2))
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
-            weights = SERVE[config.mode](channel, job, initial, monitor, samples)
+            with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
+                weights = SERVE[config.mode](channel, job, initial, monitor, samples)
             leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
 
 
@@ -100,9 +101,10 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
 
 def _remove_done_file(path: Path) -> None:
     try:
-        path.unlink(missing_ok=True)
+        path.touch()  # so that it is known now whether it can be written in the end
+        path.unlink()
     except OSError as error:
-        raise RunError(f"done file {path}: cannot remove the one there: {error.strerror}") from error
+        raise RunError(f"done file {path}: cannot write or remove it: {error.strerror}") from error
 
 
 def _open(config: Config, console: Console) -> Dataset:
@@ -117,7 +119,12 @@ def _open(config: Config, console: Console) -> Dataset:
 def _initial_weights(job: Job, dataset: Dataset) -> Float:
     """Return zeros, or a saved model's weights, float32 (column_count,)."""
     if job.config.initial_model is None:
-        return np.zeros(job.column_count, np.float32)
+        try:
+            return np.zeros(job.column_count, np.float32)
+        except MemoryError as error:
+            raise DataError(
+                f"{dataset.name}: found {dataset.column_count} columns, expected as many weights to fit in memory"
+            ) from error
     path = job.config.initial_model
     model = load_model(Path(path))
     if model.feature_count != dataset.column_count:

@@ -43,7 +43,7 @@ class ServerWeights:
         self.log_folded = 0.0
         self._cautious = cautious
         self._changed_at = np.zeros(len(initial), np.int64)
-        self._times_changed = np.zeros(len(initial), np.float32)
+        self._times_changed = np.zeros(len(initial), np.int64)
 
     def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> None:
         """Merge a turn: shrink all by its decay, add its changes of the weights."""

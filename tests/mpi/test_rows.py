@@ -42,6 +42,12 @@ def dense(shard: Shard) -> np.ndarray:
     return np.column_stack([matrix.toarray(), shard.labels])
 
 
+def next_shard(feed: ShardFeed) -> Shard | None:
+    shard = feed.take()
+    feed.ask_next()
+    return shard
+
+
 def in_order(matrix: np.ndarray) -> np.ndarray:
     return matrix[np.lexsort(matrix.T)]
 
@@ -98,7 +104,7 @@ def test_samples_come_anew_and_in_whole(channel: Channel, monkeypatch: pytest.Mo
                 assert not np.array_equal(in_order(shards[0]), in_order(shards[1]))
     else:
         feed = ShardFeed(channel, Job(config, COLUMNS, ROWS))
-        shards = [feed.take() for _ in range(samples)]
+        shards = [next_shard(feed) for _ in range(samples)]
         assert all(shard is not None for shard in shards)
         feed.drain()
         MPI.COMM_WORLD.gather([dense(shard) for shard in shards if shard is not None])

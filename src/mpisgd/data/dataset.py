@@ -229,7 +229,9 @@ def _narrow_enough(blocks: Iterator[TextBlock], column_count: int | None) -> Ite
 def _cuts(pointers: NDArray[np.signedinteger[Any]], start: int, stop: int, elements: int) -> Iterator[tuple[int, int]]:
     """Cut the rows start:stop into ranges of at most so many elements, but at least one row."""
     while start < stop:
-        end = int(np.searchsorted(pointers, int(pointers[start]) + elements, side="right")) - 1
+        limit = min(int(pointers[start]) + elements, int(pointers[-1]))
+        # In the pointers' own dtype: for a key of another one all of them would be converted, at every cut.
+        end = int(np.searchsorted(pointers, pointers.dtype.type(limit), side="right")) - 1
         end = min(max(end, start + 1), stop)
         yield start, end
         start = end

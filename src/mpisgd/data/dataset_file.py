@@ -98,6 +98,8 @@ class DatasetFile:
             raise DataError(f"{self.path}: labels: found {len(names)} classes {names[:5]}, expected two")
         if class_number(names[0]) > class_number(names[1]):
             names, self.label_codes = names[::-1], 1 - self.label_codes
+        if names[0] == names[1]:
+            raise DataError(f"{self.path}: labels: found the class {names[0]} twice, expected two classes")
         self.classes = (names[0], names[1])
         self.split_names, self.split_codes = self._categorical("split", row_count)
 

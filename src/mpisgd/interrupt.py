@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -62,14 +62,8 @@ def interruptible() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise SignalledError(number, "no unfinished file is left")
 
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        for number in SIGNALS:
-            signal.signal(number, end)
+    with _handled_by(end):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -82,16 +76,25 @@ def signals_wait() -> Iterator[None]:
         yield
         return
     came: list[int] = []
+    try:
+        with _handled_by(lambda number, _: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give the signals to `handler` within the block, and after it to whom they went before."""
     previous = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         for number in SIGNALS:
-            signal.signal(number, lambda number, _: came.append(number))
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def leave_signals_to_the_server() -> None:

@@ -141,9 +141,8 @@ class Monitor:
         self.last = {**self._snapshot, "accuracy": measured.accuracy, "objective": measured.objective}
         try:
             self._log.metrics(self.last)
-        except RunError as error:  # the workers must be told before the program can end
-            self.failure = error
-            self._shut_down("failed")
+        except RunError as error:
+            self._fail(error)
         if self._at_pass_end and not measured.objective >= self.best.get("objective", math.inf):
             self.best, self.best_weights = self.last, self._measured_weights
         if self.last["occasion"] != "pass":
@@ -164,8 +163,12 @@ class Monitor:
         try:
             self._log.event(name, **facts)
         except RunError as error:
-            self.failure = self.failure or error
-            self.stop_reason = self.stop_reason or "failed"
+            self._fail(error)
+
+    def _fail(self, error: RunError) -> None:
+        """Keep what went wrong for the end: the workers must be told before the program can."""
+        self.failure = self.failure or error
+        self._shut_down("failed")
 
 
 def _percentile(values: deque[float] | deque[int], percent: float) -> float:

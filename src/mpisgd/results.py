@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpisgd.compiled_loops import Float
 from mpisgd.console import Console
 from mpisgd.errors import RunError
 from mpisgd.evaluation import Scores, score
@@ -60,10 +61,11 @@ def leave_results(
     """
     monitor.measure_now(weights, "end")
     weights = steadiest(weights, job, monitor, console)
-    model = Model.from_vector(weights.weights(), job.preprocessing, classes, job.config)
+    vector = weights.weights()
+    model = Model.from_vector(vector, job.preprocessing, classes, job.config)
     model.save(log.directory / MODEL)
     write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
-    scores = _test_scores(weights, held_out)
+    scores = _test_scores(vector, held_out)
     if monitor.failure is not None:
         raise monitor.failure
     log.event(
@@ -99,7 +101,7 @@ def steadiest(weights: ScaledVector, job: Job, monitor: Monitor, console: Consol
             monitor.event("went_astray", objective=after, kept_passes=monitor.best["passes"], kept_objective=before)
             weights, monitor.last = best, {**monitor.last, **monitor.best}
     of_zeros = float(job.objective.losses(np.zeros(1, np.float32), np.ones(1, np.float32))[0])
-    if not (monitor.last["objective"] <= HOPELESS * of_zeros and np.isfinite(weights.weights()).all()):
+    if not (monitor.last["objective"] <= HOPELESS * of_zeros and np.isfinite(weights.vector).all()):
         raise RunError(
             f"learning diverged: found an objective of {monitor.last['objective']:.4g}, that of zero weights is"
             f" {of_zeros:.4g}; nothing was saved; lower --learning-rate (it was {job.config.learning_rate:g})"
@@ -107,11 +109,11 @@ def steadiest(weights: ScaledVector, job: Job, monitor: Monitor, console: Consol
     return weights
 
 
-def _test_scores(weights: ScaledVector, held_out: HeldOut) -> Scores | None:
+def _test_scores(weights: Float, held_out: HeldOut) -> Scores | None:
     if held_out.test is None:
         return None
     rows, labels = held_out.test.rows, held_out.test.labels
-    return score(rows.margins(weights.weights(), 0, len(rows)), labels)
+    return score(rows.margins(weights, 0, len(rows)), labels)
 
 
 def _outcome(monitor: Monitor) -> str:

@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import __version__
 from mpisgd.data.dataset_file import FORMAT, FORMAT_VERSION, H5PY_ERRORS, one_line
 from mpisgd.errors import RunError, UsageError
 from mpisgd.interrupt import signals_wait
@@ -95,7 +95,7 @@ class DatasetWriter:
         pointers = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
         with self._writing():
             file = self._file
-            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, created_by=_created_by())
+            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION, created_by=f"mpisgd {__version__}")
             self._create("X/indptr", pointers, min(CHUNK, len(pointers)))
             file["X"].attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
             file["X"].attrs["shape"] = np.array([len(codes), self.column_count], np.int64)
@@ -181,14 +181,6 @@ class _Output(io.FileIO):
             yield
         except OSError as error:
             self.failure = self.failure or error
-
-
-def _created_by() -> str:
-    """Return the program's name and version."""
-    try:
-        return f"mpisgd {version('mpisgd')}"
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "mpisgd"
 
 
 def _names_to_disk(directory: Path) -> None:

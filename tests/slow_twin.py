@@ -59,6 +59,7 @@ def loss_slope(name: str, m: float) -> float:
 
 def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
     """Return a = 1 / (1 + eta lambda B), by which the penalty shrinks all weights in a step of B rows."""
+    assert config.regularization is not None
     return 1 / (1 + eta * config.regularization * batch_rows)
 
 
@@ -96,17 +97,42 @@ def step_size(config: Config, learning_rate: float, passes: float) -> float:
     return learning_rate / slowdown**power
 
 
-def first_step_size(config: Config, shards: Sequence[SparseRows]) -> float:
-    """Return eta_0: the user's, or 1 / (C times the mean of ||x||^2 over the rows of all shards).
+# --- where learning begins, and the average that is measured and saved
 
-    C is the most that the loss can be curved: 2 for (1 - m)^2, 1/4 for log(1 + e^-m); 1 for the hinge by choice.
-    """
-    if config.learning_rate is not None:
-        return config.learning_rate
-    squared_norms = [float(x @ x) for shard in shards for x in dense(shard)]
-    mean = sum(squared_norms) / len(squared_norms)
-    curvature = {"hinge": 1.0, "squared_hinge": 2.0, "logistic": 0.25}[config.loss]
-    return 1 / (curvature * mean) if mean > 0 else 1.0
+SAMPLE_ROWS = 2000
+
+
+def beginning(
+    config: Config, rows_by_worker: Sequence[SparseRows], labels_by_worker: Sequence[NDArray[np.float32]]
+) -> Vector:
+    """Return zeros and, as the bias where there is one, the mean label of the workers' first rows."""
+    w = np.zeros(rows_by_worker[0].column_count)
+    if config.bias:
+        labels = [float(y) for shard in labels_by_worker for y in shard[:SAMPLE_ROWS]]
+        w[-1] = sum(labels) / len(labels)
+    return w
+
+
+@dataclass
+class TwinAverage:
+    """The t-th weights taken in move the average by 4 / (t + 3) of the way; at most 80 times a pass."""
+
+    config: Config
+    learning_rows: int
+    average: Vector | None = None
+    taken: int = 0
+    next_passes: float = 0.0
+
+    def look(self, w: Vector, rows_done: int) -> None:
+        if rows_done < self.next_passes * self.learning_rows or not self.config.averaging:
+            return
+        self.next_passes = rows_done / self.learning_rows + 1 / 80
+        self.taken += 1
+        before = np.zeros_like(w) if self.average is None else self.average
+        self.average = before + 4 / (self.taken + 3) * (w - before)
+
+    def final(self, w: Vector) -> Vector:
+        return w if self.average is None else self.average
 
 
 # --- a worker and its turns
@@ -130,6 +156,7 @@ class TwinWorker:
         Batches are contiguous; the one that reaches the shard's end stops there, and the next begins anew.
         """
         turn_decay, changes, turn_rows = 1.0, unsent, 0
+        assert self.config.iterations is not None
         for _ in range(self.config.iterations):
             start, stop = self.next_row, min(self.next_row + self.config.batch_size, len(self.rows))
             w = turn_decay * known + changes
@@ -151,10 +178,6 @@ def _workers(
     return [TwinWorker(config, dense(rows), labels.astype(np.float64)) for rows, labels in pairs]
 
 
-def _beginning(rows_by_worker: Sequence[SparseRows], initial: NDArray[np.float32] | None) -> Vector:
-    return np.zeros(rows_by_worker[0].column_count) if initial is None else initial.astype(np.float64)
-
-
 def split_by_threshold(changes: Vector, threshold: float) -> tuple[Vector, Vector]:
     """Return what is sent of the changes (those above the threshold) and what is withheld; no threshold: all."""
     sent = changes.copy()
@@ -171,7 +194,6 @@ def twin_run(
     labels_by_worker: Sequence[NDArray[np.float32]],
     config: Config,
     learning_rows: int,
-    initial: NDArray[np.float32] | None = None,
 ) -> Vector:
     """Return the server's final weights, float64 (column_count,), of an async run with one worker.
 
@@ -184,33 +206,41 @@ def twin_run(
     assert config.mode == "async"
     assert config.passes is not None
     (worker,) = _workers(config, rows_by_worker, labels_by_worker)
-    learning_rate = first_step_size(config, rows_by_worker)
-    server = _beginning(rows_by_worker, initial)
+    assert config.learning_rate is not None
+    server = beginning(config, rows_by_worker, labels_by_worker)
+    average = TwinAverage(config, learning_rows)
     withheld = np.zeros_like(server)
     rows_done = 0
     while rows_done / learning_rows < config.passes:
-        eta = step_size(config, learning_rate, rows_done / learning_rows)
+        eta = step_size(config, config.learning_rate, rows_done / learning_rows)
         decay, changes, rows = worker.turn(server, withheld, eta)
         sent, withheld = split_by_threshold(changes, config.gradient_threshold)
         server = decay * server + sent
         rows_done += rows
-    return server
+        average.look(server, rows_done)
+    return average.final(server)
 
 
 # --- sync with any number of workers
 
 
-def merged(rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector]) -> Vector:
+def changed_by(changes: Sequence[Vector]) -> list[int]:
+    """Return how many workers changed each weight."""
+    return [sum(1 for d in changes if d[j] != 0) for j in range(len(changes[0]))]
+
+
+def merged(
+    rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector], counts: Sequence[int]
+) -> Vector:
     """Return the common weights after a round.
 
-    With L = sum_k log a_k, D = sum_k d_k and c_j = how many workers changed weight j:
+    With L = sum_k log a_k, D = sum_k d_k and c_j = how many workers changed weight j, when it was last counted:
         w_j <- exp(g_j L) w_j + g_j D_j,     g_j = 1/P (mean), 1 (sum), 1 / sqrt(max(1, c_j)) (sqrt).
     """
     log_decay = sum(math.log(decay) for decay in decays)
     w = np.empty_like(shared)
     for j in range(len(shared)):
-        changed_by = sum(1 for d in changes if d[j] != 0)
-        gain = {"mean": 1 / len(changes), "sum": 1.0, "sqrt": 1 / math.sqrt(max(1, changed_by))}[rule]
+        gain = {"mean": 1 / len(changes), "sum": 1.0, "sqrt": 1 / math.sqrt(max(1, counts[j]))}[rule]
         w[j] = math.exp(gain * log_decay) * shared[j] + gain * sum(d[j] for d in changes)
     return w
 
@@ -220,25 +250,24 @@ def twin_sync(
     labels_by_worker: Sequence[NDArray[np.float32]],
     config: Config,
     learning_rows: int,
-    initial: NDArray[np.float32] | None = None,
 ) -> Vector:
     """Return the final weights, float64 (column_count,), of a sync run with a worker for each shard.
 
     Each round every worker k starts from the common w plus what it has withheld and takes a turn to
     a_k w + d_k; it sends a_k and the entries of d_k above the threshold; the rest it withholds, undiminished.
-    The step size of a round is that of the rows all workers have processed before it. The server learns from
-    a merged round that the passes are complete; its word to stop goes into the round after, merged as well.
+    The step size of a round is that of the rows all workers have processed before it. The run ends with the round that
+    completes the passes. Who changed what is counted in the first round of every eight.
     """
     assert config.mode == "sync"
     assert config.passes is not None
+    assert config.learning_rate is not None
     workers = _workers(config, rows_by_worker, labels_by_worker)
-    learning_rate = first_step_size(config, rows_by_worker)
-    shared = _beginning(rows_by_worker, initial)
+    shared = beginning(config, rows_by_worker, labels_by_worker)
+    average = TwinAverage(config, learning_rows)
     withheld = [np.zeros_like(shared) for _ in workers]
-    rows_done, stop = 0, False
-    while True:
-        last_round = stop
-        eta = step_size(config, learning_rate, rows_done / learning_rows)
+    rows_done, rounds, counts = 0, 0, [1] * len(shared)
+    while rows_done / learning_rows < config.passes:
+        eta = step_size(config, config.learning_rate, rows_done / learning_rows)
         decays, changes = [], []
         for k, worker in enumerate(workers):
             decay, changed, rows = worker.turn(shared, withheld[k], eta)
@@ -246,7 +275,9 @@ def twin_sync(
             decays.append(decay)
             changes.append(sent)
             rows_done += rows
-        shared = merged(config.merge, shared, decays, changes)
-        if last_round:
-            return shared
-        stop = rows_done / learning_rows >= config.passes
+        if rounds % 8 == 0:
+            counts = changed_by(changes)
+        rounds += 1
+        shared = merged(config.merge, shared, decays, changes, counts)
+        average.look(shared, rows_done)
+    return average.final(shared)

@@ -40,7 +40,7 @@ def rows_from(
     pairs = [pair for row in row_lists for pair in row]
     return SparseRows(
         np.array([value for _, value in pairs], np.float32),
-        np.array([column for column, _ in pairs], kind),
+        np.array([column for column, _ in pairs], np.int32),
         np.cumsum([0, *map(len, row_lists)]).astype(kind),
         column_count,
     )
@@ -56,7 +56,7 @@ def sparse_rows(
     column_count: int | None = None,
     cut: bool = True,
 ) -> SparseRows:
-    """Rows with int32 or int64 indices, their columns up or down, empty rows among them.
+    """Rows with int32 or int64 pointers, their columns up or down, empty rows among them.
 
     With `cut` they may be a part of larger arrays, so that the pointers do not begin at 0.
     """

@@ -11,36 +11,46 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd.merging import Exchange
-from slow_twin import merged
+from slow_twin import changed_by, merged
 from strategies import examples, ordinary, vectors
 
 RULES = ["mean", "sum", "sqrt"]
 Vector = NDArray[np.float32]
 
 
+def after_rounds(
+    rule: Any, shared: Vector, rounds: list[tuple[list[float], list[Vector]]], *, stop: bool = False
+) -> Vector:
+    """Return the weights after rounds in each of which the workers send these decays and changes."""
+    workers = len(rounds[0][0])
+    exchanges = [Exchange(len(shared), workers, rule) for _ in range(workers)]
+    weights = [shared.copy() for _ in range(workers)]
+    for decays, changes in rounds:
+        sums = [
+            add(exchange, k, *given, stop=stop)
+            for k, (exchange, *given) in enumerate(zip(exchanges, decays, changes, strict=True))
+        ]
+        whole = sum(mine.copy() for mine, _ in sums)
+        for (_, total), exchange, w in zip(sums, exchanges, weights, strict=True):
+            total[:] = whole
+            exchange.merge(w)
+            assert exchange.stops == stop
+            assert exchange.turns[:, 0].tolist() == list(range(workers))
+            assert exchange.turns[:, 1].tolist() == [np.count_nonzero(change) for change in changes]
+    for w in weights[1:]:
+        np.testing.assert_array_equal(w, weights[0])
+    return weights[0]
+
+
+def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool) -> tuple[Vector, Vector]:
+    """Return what worker k, counted from 0, adds to the sum, having processed k rows, and where the sum goes."""
+    exchange.changes[:] = changes
+    return exchange.buffers(k + 1, rows=k, round_trip=0.001, log_decay=np.log(decay), stop=stop and k == 0)
+
+
 def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, stop: bool = False) -> Vector:
-    """Return the weights after the round in which the workers send these."""
-    exchange = Exchange(len(shared), len(changes), rule)
-    total = exchange.buffer()  # rank 0's
-    exchange.shared(total)[0] = stop
-    for k, (decay, change) in enumerate(zip(decays, changes, strict=True)):
-        total += worker_buffer(exchange, k, change, decay)
-    weights = shared.copy()
-    exchange.merge(weights, total)
-    assert exchange.stops(total) == stop
-    assert exchange.rows(total) == sum(range(len(changes)))
-    return weights
-
-
-def worker_buffer(exchange: Exchange, k: int, changes: Vector, decay: float) -> Vector:
-    """Return what worker k writes, having processed k rows."""
-    mine = exchange.buffer()
-    exchange.changes(mine)[:] = changes
-    if exchange.rule == "sqrt":
-        exchange.counts(mine)[:] = changes != 0
-    exchange.shared(mine)[1] = np.log(decay)
-    exchange.of_workers(mine)[k] = k, np.count_nonzero(changes), 0.001
-    return mine
+    """Return the weights after the first round, in which the workers send these."""
+    return after_rounds(rule, shared, [(decays, changes)], stop=stop)
 
 
 @st.composite
@@ -56,7 +66,8 @@ def rounds(draw: st.DrawFn) -> tuple[Vector, list[float], list[Vector]]:
 @given(rounds())
 def test_a_round_is_the_plain_loops(rule: str, case: tuple[Vector, list[float], list[Vector]]) -> None:
     shared, decays, changes = case
-    plain = merged(rule, shared.astype(np.float64), decays, [d.astype(np.float64) for d in changes])
+    exact = [d.astype(np.float64) for d in changes]
+    plain = merged(rule, shared.astype(np.float64), decays, exact, changed_by(exact))
     np.testing.assert_allclose(after_round(rule, shared, decays, changes), plain, rtol=1e-5, atol=1e-4)
 
 
@@ -114,15 +125,12 @@ def test_the_word_to_stop_changes_nothing_else(rule: str, stop: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_parts_of_the_buffer_cover_it_and_do_not_overlap(rule: Any) -> None:
-    exchange = Exchange(column_count=5, workers=3, rule=rule)
-    buffer = exchange.buffer()
-    parts = [exchange.changes(buffer), exchange.shared(buffer), exchange.of_workers(buffer)]
-    if rule == "sqrt":
-        parts.append(exchange.counts(buffer))
-    for part in parts:
-        np.add(part, 1, out=part)
-    np.testing.assert_array_equal(buffer, 1)
-    assert exchange.changes(buffer).shape == (5,)
-    assert exchange.of_workers(buffer).shape == (3, 3)
+def test_who_changed_what_is_counted_in_the_first_round_of_every_eight() -> None:
+    shared, one, other = np.zeros(2, np.float32), np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    both_change_the_first, each_its_own = ([1.0, 1.0], [one, one]), ([1.0, 1.0], [one, other])
+    gains = np.sqrt([2, 1])  # of two workers that change the first column, and nobody the second
+    for later in range(1, 8):
+        found = after_rounds("sqrt", shared, [both_change_the_first] * later + [each_its_own])
+        np.testing.assert_allclose(found, later * 2 * one / gains + (one + other) / gains, rtol=1e-5)
+    found = after_rounds("sqrt", shared, [both_change_the_first] * 8 + [each_its_own])
+    np.testing.assert_allclose(found, 8 * 2 * one / gains + one + other, rtol=1e-5)

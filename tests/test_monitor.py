@@ -49,6 +49,7 @@ class Server:
             cast(Console, SimpleNamespace(progress=self.shown.append)),
             cast(Interrupt, self.interrupt),
             lambda: self.time,
+            began=self.time,
         )
 
     def weights(self) -> ScaledVector:

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import _sparsetools, csr_matrix
 
 from mpisgd import compiled_loops
 from mpisgd.errors import DataError
-from mpisgd.sparse_rows import INT32_MAX, SparseRows, concatenate, index_dtype
+from mpisgd.sparse_rows import INT32_MAX, SparseRows, concatenate, pointer_dtype
 from slow_twin import dense
-from strategies import examples, ordinary, rows_from, sparse_rows, vectors, wide
+from strategies import examples, rows_from, sparse_rows, vectors, wide
 
 Loops = Callable[[], AbstractContextManager[object]]
 
-LOOPS: dict[str, Loops] = {
-    "compiled": nullcontext,
-    "fallback": lambda: mock.patch.object(compiled_loops, "_sparsetools", None),
-}
+
+def without_kernel() -> AbstractContextManager[object]:
+    return mock.patch.multiple(compiled_loops, _kernel=None, _sparsetools=_sparsetools)
 
 
+LOOPS: dict[str, Loops] = {"kernel": nullcontext, "without": without_kernel}
 either_loops = pytest.mark.parametrize("loops", LOOPS.values(), ids=LOOPS.keys())
 
 
@@ -40,7 +40,8 @@ def public(rows: SparseRows) -> Any:
 def is_sound(rows: SparseRows) -> bool:
     """Tell whether the arrays are such as `checked` lets in, of their own size."""
     SparseRows.checked(rows.values, rows.columns, rows.row_pointers, rows.column_count, where="test")
-    return rows.values.dtype == np.float32 and rows.columns.dtype == rows.row_pointers.dtype
+    kinds = rows.values.dtype, rows.columns.dtype, rows.row_pointers.dtype
+    return kinds in {(np.float32, np.int32, pointers) for pointers in (np.int32, np.int64)}
 
 
 @st.composite
@@ -57,19 +58,18 @@ def rows_and_vector(draw: st.DrawFn, along: str) -> tuple[SparseRows, NDArray[np
 @given(rows_and_vector("columns"))
 def test_multiply(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) -> None:
     rows, weights = case
-    out = np.full(len(rows), 0.5, np.float32)
+    out = np.full(len(rows), np.nan, np.float32)
     with loops():
         compiled_loops.multiply(rows.row_pointers, rows.columns, rows.values, weights, out)
-    np.testing.assert_array_equal(out, np.float32(0.5) + public(rows) @ weights)
+    np.testing.assert_array_equal(out, public(rows) @ weights)
 
 
-@either_loops
 @examples
 @given(rows_and_vector("rows"))
-def test_add_weighted_rows(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) -> None:
+def test_add_weighted_rows(case: tuple[SparseRows, NDArray[np.float32]]) -> None:
     rows, coefficients = case
     weights = np.full(rows.column_count, 0.5, np.float32)
-    with loops():
+    with without_kernel():
         compiled_loops.add_weighted_rows(rows.row_pointers, rows.columns, rows.values, coefficients, weights)
     np.testing.assert_array_equal(weights, np.float32(0.5) + public(rows).T @ coefficients)
 
@@ -80,28 +80,11 @@ def test_add_weighted_rows(loops: Loops, case: tuple[SparseRows, NDArray[np.floa
 def test_copy_rows(loops: Loops, rows: SparseRows, data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)), np.intp)
     expected = public(rows)[chosen]
-    columns, values = np.empty(expected.nnz, rows.columns.dtype), np.empty(expected.nnz, np.float32)
-    with loops():
-        compiled_loops.copy_rows(
-            chosen.astype(rows.columns.dtype), rows.row_pointers, rows.columns, rows.values, columns, values
-        )
+    columns, values = np.empty(expected.nnz, np.int32), np.empty(expected.nnz, np.float32)
+    with loops(), mock.patch.object(compiled_loops, "COPY_ROWS", 5):
+        compiled_loops.copy_rows(chosen, rows.row_pointers, rows.columns, rows.values, columns, values)
     np.testing.assert_array_equal(columns, expected.indices)
     np.testing.assert_array_equal(values, expected.data)
-
-
-@examples
-@given(sparse_rows(ordinary, min_rows=1), st.data())
-def test_compiled_loops_and_fallback_give_the_same_bits(rows: SparseRows, data: st.DataObject) -> None:
-    weights = data.draw(vectors(rows.column_count, ordinary))
-    coefficients = data.draw(vectors(len(rows), ordinary))
-    results = []
-    for loops in LOOPS.values():
-        with loops():
-            total = np.zeros(rows.column_count, np.float32)
-            rows.add_weighted_sum(coefficients, 0, total)
-            results.append([rows.margins(weights, 0, len(rows)), total, rows.take(np.arange(len(rows))).values])
-    for compiled, fallback in zip(*results, strict=True):
-        np.testing.assert_array_equal(compiled, fallback)
 
 
 # --- the rows against dense NumPy
@@ -196,10 +179,37 @@ def test_normalized_takes_every_finite_number(value: float) -> None:
 # --- what is let in
 
 
-def test_indices_are_32_bits_while_they_fit() -> None:
-    assert index_dtype(INT32_MAX, 1) is np.int32
-    assert index_dtype(INT32_MAX + 1, 1) is np.int64
-    assert index_dtype(1, INT32_MAX + 1) is np.int64
+def test_pointers_are_32_bits_while_they_fit() -> None:
+    assert pointer_dtype(INT32_MAX) is np.int32
+    assert pointer_dtype(INT32_MAX + 1) is np.int64
+
+
+def test_more_columns_than_32_bits_count_are_refused() -> None:
+    nothing = np.zeros(0, np.float32)
+    with pytest.raises(DataError, match="found 2147483648 columns, expected at most 2147483647"):
+        SparseRows.checked(nothing, nothing.astype(np.int64), np.zeros(1, np.int64), 2**31, where="test")
+
+
+@pytest.mark.skipif(not compiled_loops.is_compiled(), reason="there was no C compiler: nothing to check")
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"row_pointers": np.array([0, 3], np.int32)}, "pointers past the end"),
+        ({"row_pointers": np.array([], np.int32)}, "row pointers"),
+        ({"values": np.ones(1, np.float32)}, "columns and values"),
+        ({"out": np.ones(2, np.float32)}, "out"),
+    ],
+)
+def test_the_kernel_refuses_arrays_that_do_not_fit(changed: dict[str, Any], what: str) -> None:
+    arrays = {
+        "row_pointers": np.array([0, 2], np.int32),
+        "columns": np.array([0, 1], np.int32),
+        "values": np.ones(2, np.float32),
+        "weights": np.ones(2, np.float32),
+        "out": np.ones(1, np.float32),
+    }
+    with pytest.raises(ValueError, match=f"arrays do not fit: {what}"):
+        compiled_loops.multiply(**{**arrays, **changed})
 
 
 @examples

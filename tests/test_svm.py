@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse import _sparsetools
 
+from mpisgd import compiled_loops
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.learner import Learner
@@ -23,6 +27,12 @@ from strategies import examples, losses, shards, vectors
 
 def objective(config: Config) -> Objective:
     return Job(config, feature_count=1, learning_rows=1).objective
+
+
+# With the kernel, and without: then SciPy's loops do the same.
+either_way = pytest.mark.parametrize(
+    "loops", [nullcontext, lambda: mock.patch.multiple(compiled_loops, _kernel=None, _sparsetools=_sparsetools)]
+)
 
 
 # --- losses
@@ -80,30 +90,64 @@ def steps(draw: st.DrawFn) -> tuple[Config, ScaledVector, Shard, int, int, float
     return config, weights, shard, start, stop, draw(st.floats(1e-3, 10))
 
 
+@either_way
 @examples
 @given(steps())
-def test_a_step_is_the_twins(case: tuple[Config, ScaledVector, Shard, int, int, float]) -> None:
+def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float]) -> None:
     config, weights, shard, start, stop, eta = case
     before = weights.vector.astype(np.float64) * weights.scale
-    objective(config).minibatch_step(weights, shard.rows, shard.labels, start, stop, eta)
+    with loops():
+        reached = objective(config).minibatch_steps(weights, shard.rows, shard.labels, start, stop, stop - start, eta)
+    assert reached == stop
     batch, labels = dense(shard.rows)[start:stop], shard.labels[start:stop].astype(np.float64)
     expected = step(config, before, batch, labels, eta)
     largest = np.abs(before).max() + eta * np.abs(batch).sum() * (1 + np.abs(batch @ before).max())
     np.testing.assert_allclose(weights.weights(), expected, rtol=1e-5, atol=1e-6 * largest)
 
 
+@either_way
 @examples
 @given(steps())
 def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
-    case: tuple[Config, ScaledVector, Shard, int, int, float],
+    loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float]
 ) -> None:
     config, weights, shard, start, stop, eta = case
     before = weights.vector.copy()
-    objective(config).minibatch_step(weights, shard.rows, shard.labels, start, stop, eta)
+    with loops():
+        objective(config).minibatch_steps(weights, shard.rows, shard.labels, start, stop, 2, eta)
     occurring = shard.rows.part(start, stop).compact().columns
     bias = [len(before) - 1] if config.bias else []  # every row has it
     lacking = np.setdiff1d(np.arange(len(before)), [*occurring, *bias])
     np.testing.assert_array_equal(weights.vector[lacking], before[lacking])
+
+
+@either_way
+@examples
+@given(steps(), st.integers(1, 4))
+def test_steps_one_after_the_other_are_single_ones(
+    loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float], batch_size: int
+) -> None:
+    config, together, shard, start, stop, eta = case
+    apart = ScaledVector(together.vector.copy(), together.scale)
+    with loops():
+        made = objective(config)
+        made.minibatch_steps(together, shard.rows, shard.labels, start, stop, batch_size, eta)
+        for first in range(start, stop, batch_size):
+            last = min(first + batch_size, stop)
+            made.minibatch_steps(apart, shard.rows, shard.labels, first, last, batch_size, eta)
+    np.testing.assert_array_equal(together.vector, apart.vector)
+    assert together.scale == apart.scale
+
+
+@either_way
+def test_steps_end_once_the_scale_is_small(loops: Any) -> None:
+    shard, config = problem(rows=42, columns=5), Config(regularization=1.0)
+    weights = ScaledVector(np.ones(5, np.float32))
+    with loops():
+        made = objective(config)
+        reached = made.minibatch_steps(weights, shard.rows, shard.labels, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
+    assert reached == 10  # each of these steps halves the scale
+    assert weights.scale == 2.0**-10
 
 
 # --- many steps
@@ -140,7 +184,7 @@ def learnt(config: Config, shard: Shard, passes: int) -> NDArray[np.float64]:
         now = shard.shuffled(rng)
         for start in range(0, len(now.rows), 4):
             stop = min(start + 4, len(now.rows))
-            made.minibatch_step(weights, now.rows, now.labels, start, stop, 0.3 / (1 + 0.1 * done))
+            made.minibatch_steps(weights, now.rows, now.labels, start, stop, 4, 0.3 / (1 + 0.1 * done))
         weights = ScaledVector(weights.weights())
     return weights.weights().astype(np.float64)
 

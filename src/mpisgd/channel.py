@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
-from mpisgd.messages import Bytes, Tag
+from mpisgd.messages import Bytes, Order, Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 SERVER = 0
+LEADER = 1  # of the workers, in lock step
 NOTHING = np.empty(0, np.uint8)
 Work = Callable[[], bool]
 
@@ -77,6 +78,8 @@ class Channel:
         self._mpi = MPI
         self._comm = communicator.Dup()
         self._comm.Set_name("mpisgd")
+        self._crew = self._comm.Split(color=self._comm.rank != SERVER)  # the workers among themselves
+        self._crew.Set_name("mpisgd workers")
         self._sends: dict[tuple[int, Tag], tuple[MPI.Request, Bytes]] = {}
         self._reply: tuple[MPI.Request, Bytes] | None = None
         self.rank: int = self._comm.rank
@@ -144,19 +147,23 @@ class Channel:
         """Tell the server that this worker has begun on its next sample."""
         self._send(SERVER, Tag.NEXT_SHARD, NOTHING)
 
-    # --- lock step
+    # --- lock step: the workers among themselves, and their leader with the server
 
-    def server_merge(self, mine: Float, meanwhile: Work) -> Float:
-        """Return the sum of all ranks' buffers, doing `meanwhile` while waiting. Collective, a round each."""
-        total = np.empty_like(mine)
-        self._wait(self._comm.Iallreduce(mine, total), meanwhile)
-        return total
+    def worker_merge(self, mine: Float, total: Float) -> None:
+        """Write the sum of all workers' buffers to `total`. Collective among the workers, a round each."""
+        self._wait(self._crew.Iallreduce(mine, total))
 
-    def worker_merge(self, mine: Float) -> Float:
-        """Return the sum of all ranks' buffers. Collective, a round each."""
-        total = np.empty_like(mine)
-        self._wait(self._comm.Iallreduce(mine, total))
-        return total
+    def leader_report(self, report: Bytes) -> None:
+        """Send the server a packed report; waits only for the one before it to leave."""
+        self._send(SERVER, Tag.REPORT, report)
+
+    def server_order(self, order: Order) -> None:
+        """Tell the leader what to do."""
+        self._send(LEADER, Tag.ORDER, np.array([order], np.uint8))
+
+    def leader_poll_order(self) -> Order | None:
+        """Return the server's next order, if one has come."""
+        return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._comm.Iprobe(SERVER, Tag.ORDER) else None
 
     # --- Hogwild! at a distance
 

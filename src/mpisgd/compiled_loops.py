@@ -1,11 +1,13 @@
-"""SciPy's compiled CSR loops without the matrix object around them: the only place that touches them.
+"""The loops over CSR rows that nearly all time is spent in: our own kernel, or SciPy's where it was not compiled.
 
-`scipy.sparse._sparsetools` is private to SciPy, and building a `csr_matrix` for every mini-batch makes a step
-three to seven times slower than calling the loop it ends in. `tests/test_sparse_rows.py` holds each function
-here to SciPy's public way; should a SciPy release move the private module, the public way below takes over.
+`_kernel` is made from `_kernel.c` when the package is installed, if there is a C compiler. Without it the program does
+the same some ten times more slowly: with SciPy's compiled loops, called without the matrix object around them, which
+takes longer to build than a mini-batch to multiply. Those are private to SciPy, and this is the only place that touches
+them; `tests/test_compiled_loops.py` holds both ways to each other and to SciPy's public one.
 
-All three take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
-`columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied.
+All functions take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
+`columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied. Columns are int32,
+pointers int32 or int64, all floats float32.
 """
 
 from typing import Any
@@ -16,54 +18,107 @@ from numpy.typing import NDArray
 Index = NDArray[np.signedinteger[Any]]
 Float = NDArray[np.float32]
 
+COPY_ROWS = 65_536  # at a time, so that what is needed beside the rows stays small
+
+_kernel: Any
 _sparsetools: Any
 try:
+    from mpisgd import _kernel
+except ImportError:
     from scipy.sparse import _sparsetools
-except ImportError:  # pragma: no cover - no SciPy release lacks it yet
-    _sparsetools = None
+
+    _kernel = None
+
+
+def is_compiled() -> bool:
+    """Tell whether the package's own kernel is there."""
+    return _kernel is not None
 
 
 def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float, out: Float) -> None:
-    """Add X w to `out`: out[i] += sum_j x_ij w_j.
+    """Write X w to `out`: out[i] = sum_j x_ij w_j.
 
-    Shapes: row_pointers (rows + 1,), weights (column_count,), out (rows,). All floats are float32.
+    Shapes: row_pointers (rows + 1,), weights (column_count,), out (rows,).
     """
-    if _sparsetools is None:  # pragma: no cover
-        out += _matrix(row_pointers, columns, values, len(weights)) @ weights
-    else:
-        _sparsetools.csr_matvec(len(out), len(weights), row_pointers, columns, values, weights, out)
+    if _kernel is not None:
+        _kernel.multiply(row_pointers, columns, values, _wide(row_pointers), weights, out)
+        return
+    out[:] = 0
+    pointers, columns, values = _narrow(row_pointers, columns, values)
+    _sparsetools.csr_matvec(len(out), len(weights), pointers, columns, values, weights, out)
 
 
 def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
-    """Add X^T c to `weights`: w_j += sum_i c_i x_ij.
+    """Add X^T c to `weights`: w_j += sum_i c_i x_ij. Only the way without a kernel needs it.
 
     X in CSR form is X^T in CSC form, so SciPy's column loop runs over our rows.
-    Shapes: row_pointers (rows + 1,), coefficients (rows,), weights (column_count,). All floats are float32.
+    Shapes: row_pointers (rows + 1,), coefficients (rows,), weights (column_count,).
     """
-    if _sparsetools is None:  # pragma: no cover
-        weights += _matrix(row_pointers, columns, values, len(weights)).T @ coefficients
-    else:
-        _sparsetools.csc_matvec(len(weights), len(coefficients), row_pointers, columns, values, coefficients, weights)
+    pointers, columns, values = _narrow(row_pointers, columns, values)
+    _sparsetools.csc_matvec(len(weights), len(coefficients), pointers, columns, values, coefficients, weights)
 
 
 def copy_rows(
-    rows: Index, row_pointers: Index, columns: Index, values: Float, out_columns: Index, out_values: Float
+    rows: NDArray[np.integer[Any]],
+    row_pointers: Index,
+    columns: Index,
+    values: Float,
+    out_columns: Index,
+    out_values: Float,
 ) -> None:
-    """Write the named rows, one after the other, into `out_columns` and `out_values`.
+    """Write the named rows, one after the other, into `out_columns` and `out_values`, which they fill."""
+    rows = rows.astype(np.int64, copy=False)
+    if _kernel is not None:
+        _kernel.copy_rows(rows, row_pointers, columns, values, _wide(row_pointers), out_columns, out_values)
+        return
+    at = 0
+    for some in np.split(rows, range(COPY_ROWS, len(rows), COPY_ROWS)):
+        starts, lengths = row_pointers[some].astype(np.int64), np.diff(row_pointers)[some].astype(np.int64)
+        ends = np.cumsum(lengths)
+        stop = at + int(ends[-1] if len(ends) else 0)
+        places = np.arange(stop - at) + np.repeat(starts - (ends - lengths), lengths)
+        out_columns[at:stop], out_values[at:stop] = columns[places], values[places]
+        at = stop
 
-    `rows` must have the dtype of `row_pointers` and `columns`; the outputs hold as many elements as the rows.
+
+def minibatch_steps(
+    row_pointers: Index,
+    columns: Index,
+    values: Float,
+    labels: Float,
+    start: int,
+    stop: int,
+    batch_size: int,
+    vector: Float,
+    scale: float,
+    *,
+    smallest_scale: float,
+    step_size: float,
+    regularization: float,
+    loss: int,
+    bias_step: float,
+    has_bias: bool,
+) -> tuple[int, float]:
+    """Take the mini-batch steps of the rows start:stop, as `svm.Objective.minibatch_step` does; needs the kernel.
+
+    Changes `vector` in place; returns the row after the last one taken, and the new scale. Ends early after the step
+    that brings the scale below `smallest_scale`. `loss` is its place in `svm.LOSSES`.
     """
-    if _sparsetools is None:  # pragma: no cover
-        chosen = _matrix(row_pointers, columns, values, int(columns.max(initial=0)) + 1)[rows]
-        out_columns[:], out_values[:] = chosen.indices, chosen.data
-    else:
-        _sparsetools.csr_row_index(len(rows), rows, row_pointers, columns, values, out_columns, out_values)
+    margins = np.empty(batch_size, np.float32)
+    reached: tuple[int, float] = _kernel.minibatch_steps(
+        row_pointers, columns, values, _wide(row_pointers), labels, start, stop, batch_size, margins,
+        vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
+    )  # fmt: skip
+    return reached
 
 
-def _matrix(row_pointers: Index, columns: Index, values: Float, column_count: int) -> Any:  # pragma: no cover
-    """Return the same rows as SciPy's public matrix object."""
-    from scipy.sparse import csr_matrix  # noqa: PLC0415 - only where the private loops are missing
+def _wide(row_pointers: Index) -> bool:
+    return row_pointers.itemsize == 8
 
+
+def _narrow(row_pointers: Index, columns: Index, values: Float) -> tuple[Index, Index, Float]:
+    """Return the same rows with int32 pointers, which SciPy wants where columns are int32."""
+    if not _wide(row_pointers):
+        return row_pointers, columns, values
     start, stop = int(row_pointers[0]), int(row_pointers[-1])
-    shape = (len(row_pointers) - 1, column_count)
-    return csr_matrix((values[start:stop], columns[start:stop], row_pointers - start), shape=shape)
+    return (row_pointers - start).astype(np.int32), columns[start:stop], values[start:stop]

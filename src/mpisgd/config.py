@@ -48,10 +48,12 @@ class Config:
     # How to learn
     mode: Mode = setting("sync", "lock step (sync) or Hogwild! at a distance (async)")
     loss: LossName = setting("hinge", "loss of a row; hinge makes a support vector machine")
-    regularization: float = setting(1e-5, "lambda of the penalty lambda/2 ||w||^2", ge=0, le=1)
+    regularization: float | None = setting(
+        None, "lambda of the penalty lambda/2 ||w||^2; none: 1 / rows to learn from, LIBLINEAR's C = 1", ge=0, le=1
+    )
     learning_rate: float | None = setting(
         None,
-        "first step size; a mini-batch adds its rows' steps; none: 1 / (curvature of the loss x mean squared row norm)",
+        "first step size; a mini-batch adds its rows' steps; none: the workers try several on a sample of the rows",
         gt=0,
     )
     learning_rate_schedule: Schedule = setting(
@@ -59,7 +61,12 @@ class Config:
     )
     learning_rate_decay: float = setting(1.0, "d of the schedule", unit="1/pass", ge=0)
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
-    iterations: int = setting(10, "mini-batch steps of a turn, between two exchanges", unit="steps", ge=1)
+    iterations: int | None = setting(
+        None,
+        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 40 exchanges",
+        unit="steps",
+        ge=1,
+    )
     gradient_threshold: float = setting(
         0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0
     )
@@ -69,14 +76,17 @@ class Config:
         " added up and divided by the square root of how many workers changed it (sqrt); async: added up (mean, sum),"
         " or divided by the square root of how many updates are likely to have changed it meanwhile (sqrt)",
     )
+    averaging: bool = setting(
+        True, "measure and save the weights' average over the run so far, later ones counting more, not the last ones"
+    )
     seed: int = setting(0, "seed of every random choice", ge=0, le=2**63 - 1)
 
     # When to stop
-    passes: float | None = setting(20.0, "stop after this many passes over the training rows", unit="passes", gt=0)
+    passes: float | None = setting(50.0, "stop after this many passes over the training rows", unit="passes", gt=0)
     max_seconds: float | None = setting(None, "stop after this much training time", unit="s", gt=0)
     target_accuracy: float | None = setting(None, "stop at this accuracy on the measured rows", gt=0, le=1)
     patience: int | None = setting(
-        3, "stop when the objective on the measured rows has not improved for this many passes", unit="passes", ge=1
+        5, "stop when the objective on the measured rows has not improved for this many passes", unit="passes", ge=1
     )
     tolerance: float = setting(1e-3, "smallest relative fall of the objective that counts as better", ge=0, lt=1)
 
@@ -114,6 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "sharding": "sample",
         "merge": "mean",
+        "averaging": False,
         "eval_interval": 2.0,
         "eval_split": "test",
         "target_accuracy": 0.90,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
-from mpisgd.sparse_rows import SparseRows, concatenate, index_dtype
+from mpisgd.sparse_rows import SparseRows, concatenate, pointer_dtype
 
 DEFAULT_ROWS = 23_149  # RCV1's own training set
 DEFAULT_TEST_ROWS = 5_000
@@ -111,9 +111,8 @@ def _term_frequency_chunk(
     counts = np.diff(firsts, append=len(places))
     row, columns = np.divmod(places[firsts], column_count)
     pointers = np.searchsorted(row, np.arange(len(labels) + 1))
-    kind = index_dtype(len(columns), column_count)
     values = (1 + np.log(counts)).astype(np.float32)
-    return SparseRows(values, columns.astype(kind), pointers.astype(kind), column_count)
+    return SparseRows(values, columns.astype(np.int32), pointers.astype(pointer_dtype(len(columns))), column_count)
 
 
 def _draw(count: int, distribution: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

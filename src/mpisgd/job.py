@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.schedule import step_size
-from mpisgd.shard import Shard
 from mpisgd.svm import LOSSES, Objective
 
 # Announced when the rows have all been sent: the workers go on to learn.
 LEARN = "learn"
 # Announced instead of a job, or of LEARN, when rank 0 found something wrong and has said so: the workers leave.
 NO_JOB = ""
+
+# Exchanges of every worker in a pass, where the user does not say how long a turn is. On RCV1 24 learn as much as 96
+# with 2, 8 and 32 workers; fewer cost accuracy with 8.
+EXCHANGES_PER_PASS = 40
+LONGEST_TURN = 65_536  # rows, some 5 ms of text: so long a worker does not look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,17 @@ class Job:
     config: Config
     feature_count: int  # columns of the data, the bias column not among them
     learning_rows: int  # rows of all workers together: what one pass is
+
+    @classmethod
+    def planned(cls, config: Config, feature_count: int, learning_rows: int, workers: int) -> Job:
+        """Return the job with lambda and the length of a turn settled where the user left them open."""
+        settled: dict[str, Any] = {}
+        if config.regularization is None:
+            settled["regularization"] = 1.0 / learning_rows
+        if config.iterations is None:
+            turn_rows = min(learning_rows / (EXCHANGES_PER_PASS * workers), LONGEST_TURN)
+            settled["iterations"] = max(1, round(turn_rows / config.batch_size))
+        return cls(dataclasses.replace(config, **settled), feature_count, learning_rows)
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""
@@ -51,30 +64,23 @@ class Job:
 
     @property
     def objective(self) -> Objective:
-        """What is minimised."""
+        """What is minimised, once lambda is settled."""
+        assert self.config.regularization is not None  # noqa: S101 - `planned` came first
         return Objective(LOSSES[self.config.loss], self.config.regularization, self.config.bias)
 
     def passes(self, rows: int) -> float:
         """Return how many passes over the learning rows `rows` processed rows are."""
         return rows / self.learning_rows
 
-    def with_learning_rate(self, total: NDArray[np.float64]) -> Job:
-        """Return the job with its learning rate settled: the user's, or 1 / (curvature x mean ||x||^2).
+    def is_done(self, rows: int) -> bool:
+        """Tell whether `rows` processed rows are all the passes that were asked for."""
+        return self.config.passes is not None and self.passes(rows) >= self.config.passes
 
-        `total` is the sum over the workers of what `norm_facts` returns.
-        """
-        squared_norms, rows = total
-        if self.config.learning_rate is not None:
-            return self
-        rate = float(rows / (self.objective.loss.curvature * squared_norms)) if squared_norms > 0 else 1.0
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, learning_rate=rate))
+    def with_learning_rate(self, learning_rate: float) -> Job:
+        """Return the job with its first step size settled."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, learning_rate=learning_rate))
 
     def step_size(self, rows: int) -> float:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""
         assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
         return step_size(self.config, self.config.learning_rate, self.passes(rows))
-
-
-def norm_facts(shard: Shard) -> NDArray[np.float64]:
-    """Return [sum of squared row norms, number of rows] of a shard, float64."""
-    return np.array([shard.rows.squared_norms().sum(), len(shard.rows)])

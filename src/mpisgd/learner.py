@@ -13,6 +13,7 @@ from mpisgd.shard import Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 
 SMALLEST_DECAY = 1e-6  # of a turn
+BETWEEN_ROWS = 512  # some 50 us of text rows: a reply that has come waits no longer
 
 
 class ShardFeed:
@@ -68,6 +69,9 @@ class Learner:
         self._objective = job.objective
         self._shard = shard
         self._shards = shards
+        assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
+        self._iterations = job.config.iterations
+        self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0
         self._passes = 0
         if shards.renews:
@@ -76,26 +80,33 @@ class Learner:
     def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], None] | None = None) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
 
-        A batch ends with the shard. `between` is called after every step. A turn ends early when the penalty has
-        left next to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
+        A batch ends with the shard. `between` is called after every BETWEEN_ROWS rows or so. A turn ends early when the
+        penalty has left next to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
         """
         if self._shards.renews:
             self._shards.look()
-        processed = 0
+        steps_left, processed = self._iterations, 0
         smallest_scale = SMALLEST_DECAY * weights.scale
-        for _ in range(self._config.iterations):
-            start, rows = self._next_row, self._shard.rows
-            stop = min(start + self._config.batch_size, len(rows))
-            self._objective.minibatch_step(weights, rows, self._shard.labels, start, stop, step_size)
-            processed += stop - start
-            self._next_row = stop
-            if stop == len(rows):
-                self._end_pass()
-            if weights.scale < smallest_scale:
-                break
+        while steps_left > 0 and weights.scale >= smallest_scale:
+            steps = min(steps_left, self._steps_between) if between is not None else steps_left
+            taken_rows = self._steps(weights, steps, step_size, smallest_scale)
+            steps_left -= -(-taken_rows // self._config.batch_size)
+            processed += taken_rows
             if between is not None:
                 between()
         return processed
+
+    def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> int:
+        """Take up to so many steps, as far as the shard's end; return the rows processed."""
+        rows, start, batch_size = self._shard.rows, self._next_row, self._config.batch_size
+        stop = min(start + steps * batch_size, len(rows))
+        self._next_row = self._objective.minibatch_steps(
+            weights, rows, self._shard.labels, start, stop, batch_size, step_size, smallest_scale=smallest_scale
+        )
+        taken_rows = self._next_row - start
+        if self._next_row == len(rows):
+            self._end_pass()
+        return taken_rows
 
     def _end_pass(self) -> None:
         self._next_row = 0

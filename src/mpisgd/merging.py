@@ -8,11 +8,13 @@ with g_j = 1/P (mean: the mean of the workers' weights, as the original did; rar
 g_j = 1 (sum: as if the turns had followed one another) or g_j = 1 / sqrt(max(1, c_j)) (sqrt: as the sum for a
 column that one worker changed, more cautious the more workers moved it the same way). Shrinking by the same g_j
 as the changes keeps the point where penalty and losses balance, whatever the rule.
+
+How many workers change a column is much the same in every round, so c_j is counted in the first round and then in every
+COUNT_EVERY-th: counting would otherwise double what travels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,60 +22,78 @@ import numpy as np
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
+COUNT_EVERY = 8  # rounds
 WORKER_SLOTS = 3  # rows, changes sent, round trip (s), one triple a worker
 SHARED_SLOTS = 2  # stop, sum of log decays
 
 
-@dataclass(frozen=True, slots=True)
 class Exchange:
-    """The layout of the float32 buffer that one Allreduce sums: changes, counts, slots of the workers.
+    """A worker's end of the Allreduce: the float32 buffer it adds, the sum, and the merging of the sum.
 
-    Rank 0 adds nothing but its word to stop; a worker writes its own slots and leaves the others 0.
+    A buffer is changes (column_count), slots, and in a round that counts the counts (column_count). A worker writes its
+    own slots and leaves those of others 0. Nothing is allocated from round to round.
+
+    changes  the view of this worker's changes of the weights, float32 (column_count,)
     """
 
-    column_count: int
-    workers: int
-    rule: Merge
+    def __init__(self, column_count: int, workers: int, rule: Merge) -> None:
+        self._columns, self._workers = column_count, workers
+        self._counts = rule == "sqrt" and workers > 1
+        slots = SHARED_SLOTS + WORKER_SLOTS * workers
+        parts = 2 if self._counts else 1
+        self._mine = np.zeros(parts * column_count + slots, np.float32)
+        self._total = np.zeros_like(self._mine)
+        self._short = column_count + slots
+        self._changed = np.empty(column_count, np.bool_)
+        self._scratch = np.empty(column_count, np.float32)
+        # of every column, or of all alike
+        self._gain: Any = np.float32(1 / workers if rule == "mean" else 1)
+        self._round = 0
+        self.changes = self._mine[:column_count]
 
-    def buffer(self) -> Float:
-        """Return a buffer of zeros."""
-        parts = 2 if self.rule == "sqrt" else 1
-        slots = SHARED_SLOTS + WORKER_SLOTS * self.workers
-        return np.zeros(parts * self.column_count + slots, np.float32)
+    def buffers(
+        self, worker: int, *, rows: int, round_trip: float, log_decay: float, stop: bool
+    ) -> tuple[Float, Float]:
+        """Complete this worker's part of the round, its `changes` written; return what to add and where the sum goes.
 
-    def changes(self, buffer: Float) -> Float:
-        """Return the view of the changes of the weights, (column_count,)."""
-        return buffer[: self.column_count]
+        `worker` counts from 1. `stop` is the word of one worker, which all hear, that this round is the last.
+        """
+        changed = np.not_equal(self.changes, 0, out=self._changed)
+        self._shared(self._mine)[:] = stop, log_decay
+        self._of_workers(self._mine)[worker - 1] = rows, np.count_nonzero(changed), round_trip
+        if not self._is_counting():
+            return self._mine[: self._short], self._total[: self._short]
+        self._mine[self._short :] = changed
+        return self._mine, self._total
 
-    def counts(self, buffer: Float) -> Float:
-        """Return the view of who changed which column, (column_count,); for the rule sqrt alone."""
-        return buffer[self.column_count : 2 * self.column_count]
-
-    def shared(self, buffer: Float) -> Float:
-        """Return the view [stop, sum of log decays]."""
-        start = len(buffer) - SHARED_SLOTS - WORKER_SLOTS * self.workers
-        return buffer[start : start + SHARED_SLOTS]
-
-    def of_workers(self, buffer: Float) -> Float:
-        """Return the view [rows, changes sent, round trip] by worker, (workers, 3)."""
-        return buffer[len(buffer) - WORKER_SLOTS * self.workers :].reshape(self.workers, WORKER_SLOTS)
-
-    def stops(self, total: Float) -> bool:
-        """Tell whether rank 0 said that this round was the last."""
-        return bool(self.shared(total)[0])
-
-    def rows(self, total: Float) -> int:
-        """Return the rows that all workers processed in the round."""
-        return int(self.of_workers(total)[:, 0].sum(dtype=np.float64))
-
-    def merge(self, weights: Float, total: Float) -> None:
-        """Apply the summed buffer to `weights` in place; the same on every rank."""
-        log_decay = self.shared(total)[1]
-        gain: Any  # of every column, or of all alike; float32
-        if self.rule == "sqrt":
-            gain = 1 / np.sqrt(np.maximum(self.counts(total), 1))
-        else:
-            gain = np.float32(1 / self.workers if self.rule == "mean" else 1)
+    def merge(self, weights: Float) -> None:
+        """Apply the sum to `weights` in place; the same on every worker."""
+        if self._is_counting():
+            counts = np.maximum(self._total[self._short :], 1)
+            self._gain = np.reciprocal(np.sqrt(counts, out=counts), out=counts)
+        self._round += 1
+        log_decay, scratch = self._shared(self._total)[1], self._scratch
         if log_decay:
-            weights *= np.exp(gain * log_decay)
-        weights += gain * self.changes(total)
+            np.multiply(self._gain, log_decay, out=scratch)
+            weights *= np.exp(scratch, out=scratch)
+        np.multiply(self._gain, self._total[: self._columns], out=scratch)
+        weights += scratch
+
+    @property
+    def stops(self) -> bool:
+        """Whether the round just summed is the last."""
+        return bool(self._shared(self._total)[0])
+
+    @property
+    def turns(self) -> Float:
+        """[rows, changes sent, round trip] of every worker in the round just summed, (workers, 3)."""
+        return self._of_workers(self._total)
+
+    def _is_counting(self) -> bool:
+        return self._counts and self._round % COUNT_EVERY == 0
+
+    def _shared(self, buffer: Float) -> Float:
+        return buffer[self._columns : self._columns + SHARED_SLOTS]
+
+    def _of_workers(self, buffer: Float) -> Float:
+        return buffer[self._columns + SHARED_SLOTS : self._short].reshape(self._workers, WORKER_SLOTS)

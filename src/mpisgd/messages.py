@@ -29,6 +29,27 @@ class Tag(IntEnum):
     REPLY = 3  # server -> worker: what changed since the worker's last version, or STOP
     NEXT_SHARD = 4  # worker -> server: has begun on its next sample, wants the one after
     GONE = 5  # worker -> server: has been told to stop and leaves
+    REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
+    ORDER = 7  # server -> leader: in lock step, what to do
+
+
+@unique
+class Occasion(IntEnum):
+    """Why the leader of the workers reports."""
+
+    PASS = 1  # a pass is complete; the leader waits for GO_ON or STOP, half a pass later
+    TIME = 2  # the server asked
+    END = 3  # the last round is over
+
+
+@unique
+class Order(IntEnum):
+    """What the server has to say to the leader of the workers."""
+
+    REPORT = 1  # report after this round
+    GO_ON = 2  # about a pass: go on
+    STOP = 3  # about a pass: stop half a pass after it, so that a run's end does not depend on how long measuring took
+    STOP_NOW = 4  # stop with the next round
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +74,18 @@ class ReplyHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportHeader:
+    """What the leader says with the weights: since the last report, but for the first two."""
+
+    occasion: int
+    rows: int  # processed by all workers since the run began
+    turns: int
+    changes_sent: int
+    bytes_each_way: int  # all workers' buffers; as many bytes of sums come back
+    round_trips: int  # how many of the latest follow, float32, s
+
+
+@dataclass(frozen=True, slots=True)
 class RowsHeader:
     """What the server says with a block of rows."""
 
@@ -70,7 +103,9 @@ def _header_dtype(header: type) -> np.dtype[np.void]:
     return np.dtype([(field.name, _KINDS[str(field.type)]) for field in fields(header)])
 
 
-_UPDATE, _REPLY, _ROWS = (_header_dtype(header) for header in (UpdateHeader, ReplyHeader, RowsHeader))
+_UPDATE, _REPLY, _REPORT, _ROWS = (
+    _header_dtype(header) for header in (UpdateHeader, ReplyHeader, ReportHeader, RowsHeader)
+)
 
 
 def dense_is_smaller(columns: int, column_count: int) -> bool:
@@ -105,11 +140,24 @@ def unpack_reply(message: Bytes) -> tuple[ReplyHeader, NDArray[np.int32] | None,
     return ReplyHeader(bool(stop), *header), columns, values
 
 
+def pack_report(header: ReportHeader, round_trips: Float, weights: Float) -> Bytes:
+    """Pack what the workers have done with the weights, float32 (column_count,)."""
+    return np.concatenate([_pack_header(_REPORT, astuple(header)), round_trips.view(np.uint8), weights.view(np.uint8)])
+
+
+def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float]:
+    """Return the header, the latest round trips (s) and the weights."""
+    values, body = _unpack_header(_REPORT, message)
+    header = ReportHeader(*values)
+    end = 4 * header.round_trips
+    return header, body[:end].view(np.float32), body[end:].view(np.float32)
+
+
 def pack_rows(rows: SparseRows, labels: Float, shard_rows: int, shard_elements: int) -> Bytes:
     """Pack a block of rows with their labels: lengths as int64, columns as int32, values and labels as float32."""
     rows = rows.compact()
     header = (len(rows), rows.elements, shard_rows, shard_elements, 0)
-    arrays = (np.diff(rows.row_pointers).astype(np.int64), rows.columns.astype(np.int32), rows.values, labels)
+    arrays = (np.diff(rows.row_pointers).astype(np.int64), rows.columns, rows.values, labels)
     return np.concatenate([_pack_header(_ROWS, header), *(array.view(np.uint8) for array in arrays)])
 
 

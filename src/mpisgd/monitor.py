@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from mpisgd.compiled_loops import Float
 from mpisgd.console import Console
 from mpisgd.errors import RunError
 from mpisgd.evaluation import Measurement, measure_in_steps
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import Job
+from mpisgd.messages import ReportHeader
 from mpisgd.run_log import RunLog
 from mpisgd.schedule import StopRule
 from mpisgd.shard import Shard
@@ -32,12 +34,20 @@ class Monitor:
     """
 
     def __init__(
-        self, job: Job, held_out: Shard, log: RunLog, console: Console, interrupt: Interrupt, now: Callable[[], float]
+        self,
+        job: Job,
+        held_out: Shard,
+        log: RunLog,
+        console: Console,
+        interrupt: Interrupt,
+        now: Callable[[], float],
+        *,
+        began: float,
     ) -> None:
         self._job, self._held_out, self._log, self._console = job, held_out, log, console
         self._interrupt, self._now = interrupt, now
         self._rule = StopRule(job.config)
-        self._began = now()
+        self._began = began
         self._next_time = job.config.eval_interval
         self._next_pass = 1
         self._pending: Iterator[Measurement | None] | None = None
@@ -73,6 +83,15 @@ class Monitor:
         if round_trip > 0:
             self._round_trips.append(round_trip)
 
+    def count_turns(self, report: ReportHeader, round_trips: Float) -> None:
+        """Count the turns of a report in lock step, where no turn is stale; round trips in seconds."""
+        self.rows = report.rows
+        self.updates += report.turns
+        self.changes_sent += report.changes_sent
+        self.bytes_up += report.bytes_each_way
+        self.bytes_down += report.bytes_each_way
+        self._round_trips.extend(round_trips.tolist())
+
     def check_limits(self) -> None:
         """Look for a reason to stop that needs no measurement."""
         if self._interrupt.received is not None:
@@ -87,12 +106,16 @@ class Monitor:
         `weights` returns a copy of the current weights.
         """
         if self._pending is None:
-            at_time = self.seconds >= self._next_time and self.rows > self.last.get("rows", -1)
+            at_time = self.is_time() and self.rows > self.last.get("rows", -1)
             if not (self.at_pass_end() or at_time) or self.stop_reason is not None:
                 return False
             self._begin(weights(), "time" if at_time else "pass")
         self._advance()
         return True
+
+    def is_time(self) -> bool:
+        """Tell whether `eval_interval` has passed since the last measurement at a fixed time."""
+        return self.seconds >= self._next_time
 
     def at_pass_end(self) -> bool:
         """Tell whether a pass has been completed that is not measured yet."""

@@ -1,6 +1,6 @@
-"""The server: rank 0 owns the weights.
+"""The server: rank 0 measures the weights, and in async mode owns them.
 
-sync    repeat: add up all workers' turns (one Allreduce), merge; measure while they take the next
+sync    the workers merge among themselves (one Allreduce a round); measure what their leader reports
 async   repeat: take whichever update has come, add it, answer with what changed; measure when none has
 both    once there is a reason to stop, tell each worker when it next asks; return when all have gone
 """
@@ -11,11 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mpisgd.averaging import Average, Latest, made_for
 from mpisgd.channel import Channel, Letter
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.merging import Exchange
-from mpisgd.messages import Bytes, ReplyHeader, Tag, pack_reply, unpack_update
+from mpisgd.messages import (
+    Bytes,
+    Occasion,
+    Order,
+    ReplyHeader,
+    Tag,
+    pack_reply,
+    unpack_report,
+    unpack_update,
+)
 from mpisgd.monitor import Monitor
 from mpisgd.rank0_rows import SampleSender
 from mpisgd.svm import ScaledVector
@@ -28,37 +37,74 @@ LETTERS_BEFORE_THE_REST = 16
 def serve_sync(
     channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
 ) -> ScaledVector:
-    """Merge the workers' turns round by round; return the final weights when every worker has gone.
+    """Measure what the workers learn in lock step and say when to stop; return the final weights when all have gone.
 
-    The word to stop goes into the next round, which is merged as well: its turns are already under way. Passes
-    are measured between two rounds and not beside them, so that where passes or patience end a run, a seed on the same
-    ranks gives the same run every time.
+    The workers merge their turns among themselves; their leader reports.
     """
-    exchange = Exchange(job.column_count, len(channel.workers), job.config.merge)
-    mine = exchange.buffer()
-    weights = initial.copy()
-    crew = Crew(channel, monitor, samples)
+    return SyncServer(channel, monitor, Crew(channel, monitor, samples), initial).serve()
 
-    def meanwhile() -> bool:
-        sent, measured = crew.send_samples(), monitor.look(lambda: ScaledVector(weights.copy()))
-        return crew.look() is not None or sent or measured
 
-    while True:
-        if monitor.stop_reason is not None:
-            exchange.shared(mine)[0] = 1
-            crew.tell(*channel.workers)
-        total = channel.server_merge(mine, meanwhile)
-        exchange.merge(weights, total)
-        monitor.bytes_up += mine.nbytes * len(channel.workers)
-        monitor.bytes_down += mine.nbytes * len(channel.workers)
-        for rows, changes, round_trip in exchange.of_workers(total).tolist():
-            monitor.count_turn(int(rows), int(changes), round_trip, staleness=0)
-        if exchange.stops(total):
-            crew.wait_until_gone()
-            return ScaledVector(weights)
-        monitor.check_limits()
-        if monitor.at_pass_end() and monitor.stop_reason is None:
-            monitor.measure_now(ScaledVector(weights.copy()), "pass")
+class SyncServer:
+    """Hears the leader's reports, measures, and gives its orders."""
+
+    def __init__(self, channel: Channel, monitor: Monitor, crew: Crew, initial: Float) -> None:
+        self._channel, self._monitor, self._crew = channel, monitor, crew
+        self._weights = initial
+        self._orders = 0
+        self._asked = self._stopped = False
+
+    def serve(self) -> ScaledVector:
+        """Serve until every worker has gone; return the final weights."""
+        self._channel.wait_until(self._crew.all_gone, self._work)
+        self._crew.finish()
+        return ScaledVector(self._weights)
+
+    def _work(self) -> bool:
+        letter = self._crew.look()
+        if letter is not None and letter.tag is Tag.REPORT:
+            self._hear(letter.content)
+        sent = self._crew.send_samples()
+        if not self._stopped:
+            self._monitor.check_limits()
+            if self._monitor.stop_reason is not None:
+                self._stop(Order.STOP_NOW)
+            elif self._monitor.is_time() and not self._asked:
+                self._asked = True
+                self._order(Order.REPORT)
+        return letter is not None or sent
+
+    def _hear(self, report: Bytes) -> None:
+        header, round_trips, self._weights = unpack_report(report)
+        monitor = self._monitor
+        monitor.count_turns(header, round_trips)
+        if header.occasion == Occasion.END:
+            self._end()
+            return
+        occasion = "pass" if header.occasion == Occasion.PASS else "time"
+        self._asked = self._asked and occasion == "pass"
+        if monitor.stop_reason is None:
+            monitor.measure_now(ScaledVector(self._weights), occasion)
+        if occasion == "pass" and not self._stopped:
+            if monitor.stop_reason is None:
+                self._order(Order.GO_ON)
+            else:
+                self._stop(Order.STOP)
+
+    def _end(self) -> None:
+        self._monitor.check_limits()
+        if not self._stopped:
+            self._crew.tell(*self._channel.workers)
+        self._stopped = True
+        self._channel.server_announce(str(self._orders))
+
+    def _stop(self, order: Order) -> None:
+        self._stopped = True
+        self._crew.tell(*self._channel.workers)
+        self._order(order)
+
+    def _order(self, order: Order) -> None:
+        self._orders += 1
+        self._channel.server_order(order)
 
 
 def serve_async(
@@ -69,14 +115,17 @@ def serve_async(
     Updates that were under way when the reason to stop came are added as well; each is answered STOP.
     """
     weights = ServerWeights(initial, cautious=job.config.merge == "sqrt")
-    return AsyncServer(channel, weights, monitor, Crew(channel, monitor, samples)).serve()
+    return AsyncServer(channel, weights, made_for(job), monitor, Crew(channel, monitor, samples)).serve()
 
 
 class AsyncServer:
     """Answers the workers' updates one by one, and does the rest in between."""
 
-    def __init__(self, channel: Channel, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
-        self._channel, self._weights, self._monitor, self._crew = channel, weights, monitor, crew
+    def __init__(
+        self, channel: Channel, weights: ServerWeights, average: Average | Latest, monitor: Monitor, crew: Crew
+    ) -> None:
+        self._channel, self._weights, self._average = channel, weights, average
+        self._monitor, self._crew = monitor, crew
         self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
         self._letters = 0
 
@@ -84,7 +133,7 @@ class AsyncServer:
         """Serve until every worker has gone; return the final weights."""
         self._channel.wait_until(self._crew.all_gone, self._work)
         self._crew.finish()
-        return self._weights.current
+        return self._snapshot()
 
     def _work(self) -> bool:
         """See to one letter if there is any, and to the rest if there is none or it has waited for long."""
@@ -104,6 +153,7 @@ class AsyncServer:
         weights.add(columns, changes, header.decay, staleness)
         monitor.bytes_up += len(update)
         monitor.count_turn(header.rows, int(np.count_nonzero(changes)), header.round_trip, staleness)
+        self._average.look(weights.current, monitor.rows)
         monitor.check_limits()
         stop = monitor.stop_reason is not None
         told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
@@ -115,7 +165,7 @@ class AsyncServer:
         self._channel.server_reply(worker, reply)
 
     def _snapshot(self) -> ScaledVector:
-        return ScaledVector(self._weights.current.vector.copy(), self._weights.current.scale)
+        return self._average.weights(self._weights.current)
 
 
 class Crew:
@@ -151,11 +201,6 @@ class Crew:
     def all_gone(self) -> bool:
         """Tell whether every worker has said goodbye."""
         return not self._here
-
-    def wait_until_gone(self) -> None:
-        """Wait until every worker has said goodbye and has all that was sent."""
-        self._channel.wait_until(self.all_gone, lambda: self.look() is not None or self.send_samples())
-        self.finish()
 
     def finish(self) -> None:
         """Send the workers that have gone the last they wait for."""

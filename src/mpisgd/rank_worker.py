@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpisgd.channel import Channel
+from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes
+from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
-from mpisgd.job import NO_JOB, Job, norm_facts
+from mpisgd.job import NO_JOB, Job
+from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.merging import Exchange
 from mpisgd.messages import UpdateHeader, largest_reply, pack_update, unpack_reply
+from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
 from mpisgd.weights import WorkerWeights
 
@@ -30,8 +33,7 @@ def work(channel: Channel) -> None:
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
-    initial = channel.worker_share_weights(job.column_count)
-    job = job.with_learning_rate(channel.worker_sum(norm_facts(first)))
+    job, initial = _begin(channel, job, first)
     learner = Learner(job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         (work_sync if job.config.mode == "sync" else work_async)(channel, job, learner, initial)
@@ -40,37 +42,59 @@ def work(channel: Channel) -> None:
         shards.drain()
 
 
+def _begin(channel: Channel, job: Job, shard: Shard) -> tuple[Job, Float]:
+    """Settle with all others where learning begins; return the job with its step size, and the initial weights."""
+    facts = channel.worker_sum(row_facts(shard))
+    initial = initial_weights(job, channel.worker_share_weights(job.column_count), facts)
+    if job.config.learning_rate is None:
+        sizes = step_sizes(job, facts)
+        with np.errstate(all="ignore"):  # the largest may well diverge
+            tried = try_step_sizes(job, initial, shard, sizes)
+        job = job.with_learning_rate(best_step_size(sizes, channel.worker_sum(tried)))
+    return job, initial
+
+
 def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
     """Take turns in lock step: each round starts from the same weights and ends in one Allreduce.
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
     exchange = Exchange(job.column_count, len(channel.workers), job.config.merge)
+    leader = Leader(channel, job) if channel.rank == LEADER else None
     shared = initial
     local = ScaledVector(initial.copy())
-    mine = exchange.buffer()
     rows_done, round_trip = 0, 0.0
-    while True:
+    while not (job.is_done(rows_done) or exchange.stops):
         rows = learner.turn(local, job.step_size(rows_done))
-        changes = exchange.changes(mine)
+        changes = exchange.changes
         np.subtract(local.vector, shared, out=changes)
         changes *= np.float32(local.scale)
         withheld = _withhold(changes, job.config.gradient_threshold)
-        if job.config.merge == "sqrt":
-            np.not_equal(changes, 0, out=exchange.counts(mine), casting="unsafe")
-        exchange.shared(mine)[:] = 0, np.log(local.scale)
-        exchange.of_workers(mine)[channel.rank - 1] = rows, np.count_nonzero(changes), round_trip
+        stop = leader is not None and leader.wants_stop
+        mine, total = exchange.buffers(
+            channel.rank, rows=rows, round_trip=round_trip, log_decay=np.log(local.scale), stop=stop
+        )
         sent_at = channel.now()
-        total = channel.worker_merge(mine)
+        channel.worker_merge(mine, total)
         round_trip = channel.now() - sent_at
-        exchange.merge(shared, total)
-        if exchange.stops(total):
-            return
-        rows_done += exchange.rows(total)
+        exchange.merge(shared)
+        rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
+        if leader is not None:
+            leader.after_round(shared, exchange, mine.nbytes)
         np.copyto(local.vector, shared)
         local.scale = 1.0
         if withheld is not None:
             local.vector += withheld
+    _end_sync(channel, leader, shared)
+
+
+def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
+    """Let the server have the last weights, and wait for its word that the run is over."""
+    if leader is not None:
+        leader.finish(shared)
+    orders_sent = int(channel.worker_hear())
+    if leader is not None:
+        leader.drain(orders_sent)
 
 
 def _withhold(changes: Float, threshold: float) -> Float | None:

@@ -20,7 +20,7 @@ from mpisgd.run_log import CONFIG, MODEL, RunLog
 from mpisgd.settings import to_toml
 from mpisgd.svm import ScaledVector
 
-# An objective this many times the best one measured is more than the noise of steps that still fall.
+# An objective this many times the best one measured is more than the noise of steps that still fall: the user is told.
 ASTRAY = 1.1
 # An objective this many times that of zero weights is of no use to anybody.
 HOPELESS = 10.0
@@ -60,7 +60,7 @@ def leave_results(
 
     """
     monitor.measure_now(weights, "end")
-    weights = steadiest(weights, job, monitor, console)
+    weights = best_measured(weights, job, monitor, console)
     vector = weights.weights()
     model = Model.from_vector(vector, job.preprocessing, classes, job.config)
     model.save(log.directory / MODEL)
@@ -73,6 +73,7 @@ def leave_results(
         reason=monitor.stop_reason,
         seconds=monitor.last["seconds"],
         passes=monitor.last["passes"],
+        kept_passes=_kept_passes(monitor),
         measured=monitor.last["accuracy"],
         test=asdict(scores) if scores else None,
     )
@@ -81,8 +82,8 @@ def leave_results(
         write_atomically(Path(job.config.done_file), f"{monitor.stop_reason}\n".encode())
 
 
-def steadiest(weights: ScaledVector, job: Job, monitor: Monitor, console: Console) -> ScaledVector:
-    """Return the final weights, or those measured best where learning went astray after them.
+def best_measured(weights: ScaledVector, job: Job, monitor: Monitor, console: Console) -> ScaledVector:
+    """Return the final weights, or those that the validation rows found better after an earlier pass.
 
     Measured on the test rows, the final weights stay what they are: the test rows choose nothing.
 
@@ -90,16 +91,18 @@ def steadiest(weights: ScaledVector, job: Job, monitor: Monitor, console: Consol
         RunError: there are no weights worth keeping: not finite, or far worse than zeros.
 
     """
-    best = monitor.best_weights
-    if best is not None and job.config.eval_split == "validation":
-        before, after = monitor.best["objective"], monitor.last["objective"]
-        if not after <= ASTRAY * before:
+    last, best = monitor.last, monitor.best
+    if job.config.eval_split == "validation" and best and not last["objective"] <= best["objective"]:
+        if not last["objective"] <= ASTRAY * best["objective"]:
             console.say(
-                f"the objective rose from {before:.4g} after {monitor.best['passes']:.2f} passes to {after:.4g}:"
-                f" keeping the weights of then; lower --learning-rate (it was {job.config.learning_rate:g})"
+                f"the objective rose from {best['objective']:.4g} after {best['passes']:.2f} passes to"
+                f" {last['objective']:.4g}: lower --learning-rate (it was {job.config.learning_rate:g})"
             )
-            monitor.event("went_astray", objective=after, kept_passes=monitor.best["passes"], kept_objective=before)
-            weights, monitor.last = best, {**monitor.last, **monitor.best}
+            monitor.event("went_astray", objective=last["objective"], best_objective=best["objective"])
+        assert monitor.best_weights is not None  # noqa: S101 - there is a best measurement
+        weights = monitor.best_weights
+        kept = {"accuracy": best["accuracy"], "objective": best["objective"], "kept_passes": best["passes"]}
+        monitor.last = {**last, **kept}
     of_zeros = float(job.objective.losses(np.zeros(1, np.float32), np.ones(1, np.float32))[0])
     if not (monitor.last["objective"] <= HOPELESS * of_zeros and np.isfinite(weights.vector).all()):
         raise RunError(
@@ -128,12 +131,18 @@ def _outcome(monitor: Monitor) -> str:
     return words.get(reason, f"stopped by {reason}")
 
 
+def _kept_passes(monitor: Monitor) -> float:
+    """Return after how many passes the weights were what is saved."""
+    return float(monitor.last.get("kept_passes", monitor.last["passes"]))
+
+
 def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
     last = monitor.last
     how = "scored once" if job.config.eval_split == "validation" else "those measured on while training"
     return {
         "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, {how})" if scores else "no test rows",
-        "measured": f"{job.config.eval_split} accuracy {last['accuracy']:.4f}, objective {last['objective']:.4f}",
+        "measured": f"{job.config.eval_split} accuracy {last['accuracy']:.4f}, objective {last['objective']:.4f},"
+        f" of the weights after {_kept_passes(monitor):.2f} passes",
         "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
         f" ({last['rows_per_second']:,.0f} rows/s)",
         "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"

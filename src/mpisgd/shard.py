@@ -9,7 +9,7 @@ import numpy as np
 from mpisgd.compiled_loops import Float, Index
 from mpisgd.messages import RowsHeader
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.sparse_rows import SparseRows, index_dtype
+from mpisgd.sparse_rows import SparseRows, pointer_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,10 @@ class Shard:
 
     rows: SparseRows
     labels: Float
+
+    def first(self, rows: int) -> Shard:
+        """Return the first rows, or all if there are fewer, as views."""
+        return Shard(self.rows.part(0, min(rows, len(self.rows))), self.labels[:rows])
 
     def shuffled(self, rng: np.random.Generator) -> Shard:
         """Return a copy in random order, so that contiguous mini-batches are random ones."""
@@ -57,8 +61,6 @@ class ShardBuilder:
 
     def _empty_shard(self, header: RowsHeader, column_count: int) -> Shard:
         elements = header.shard_elements + header.shard_rows * self.preprocessing.bias
-        kind = index_dtype(elements, column_count)
-        columns: Index = np.empty(elements, kind)
-        pointers: Index = np.zeros(header.shard_rows + 1, kind)
-        rows = SparseRows(np.empty(elements, np.float32), columns, pointers, column_count)
+        pointers: Index = np.zeros(header.shard_rows + 1, pointer_dtype(elements))
+        rows = SparseRows(np.empty(elements, np.float32), np.empty(elements, np.int32), pointers, column_count)
         return Shard(rows, np.empty(header.shard_rows, np.float32))

@@ -15,12 +15,9 @@ from mpisgd.errors import DataError
 INT32_MAX = np.iinfo(np.int32).max
 
 
-def index_dtype(elements: int, column_count: int) -> type[np.signedinteger[Any]]:
-    """Return the dtype of row pointers and columns: int32, or int64 where the counts need it.
-
-    SciPy's loops want one dtype for both.
-    """
-    return np.int32 if max(elements, column_count) <= INT32_MAX else np.int64
+def pointer_dtype(elements: int) -> type[np.signedinteger[Any]]:
+    """Return the dtype of row pointers to that many elements: int32, or int64 past 2^31."""
+    return np.int32 if elements <= INT32_MAX else np.int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +25,15 @@ class SparseRows:
     """Rows in compressed sparse row (CSR) form.
 
     values        (elements,)  float32
-    columns       (elements,)  int32 (int64 past 2^31), 0 <= column < column_count
-    row_pointers  (rows + 1,)  the dtype of columns; row i is the elements row_pointers[i]:row_pointers[i + 1].
-                               Absolute: a range of rows is a slice of them, over the same values and columns.
+    columns       (elements,)  int32, 0 <= column < column_count
+    row_pointers  (rows + 1,)  int32 (int64 past 2^31 elements); row i is the elements
+                               row_pointers[i]:row_pointers[i + 1]. Absolute: a range of rows is a slice of them,
+                               over the same values and columns.
     column_count  the width of the rows, whether or not the last columns occur
     """
 
     values: Float
-    columns: Index
+    columns: NDArray[np.int32]
     row_pointers: Index
     column_count: int
 
@@ -58,6 +56,8 @@ class SparseRows:
             DataError: pointers that decrease or do not fit, columns out of range, values that are not finite.
 
         """
+        if column_count > INT32_MAX:
+            raise DataError(f"{where}: found {column_count} columns, expected at most {INT32_MAX}")
         check_row_pointers(row_pointers, len(columns), where, first_row)
         if len(values) != len(columns):
             raise DataError(f"{where}: found {len(values)} values and {len(columns)} columns, expected as many")
@@ -79,13 +79,8 @@ class SparseRows:
             f"{where}: value",
             first_row,
         )
-        kind = index_dtype(len(columns), column_count)
-        return cls(
-            values32,
-            columns.astype(kind, copy=False),
-            row_pointers.astype(kind, copy=False),
-            column_count,
-        )
+        pointers = row_pointers.astype(pointer_dtype(len(columns)), copy=False)
+        return cls(values32, columns.astype(np.int32, copy=False), pointers, column_count)
 
     def __len__(self) -> int:
         return len(self.row_pointers) - 1
@@ -114,18 +109,15 @@ class SparseRows:
         """Return a copy of any rows in any order, repeated ones included: the random row getter."""
         lengths = self.lengths(rows)
         elements = int(lengths.sum(dtype=np.int64))
-        kind = self.columns.dtype
-        pointers = np.zeros(len(rows) + 1, kind)
+        pointers = np.zeros(len(rows) + 1, pointer_dtype(elements))
         np.cumsum(lengths, out=pointers[1:])
-        columns, values = np.empty(elements, kind), np.empty(elements, np.float32)
-        compiled_loops.copy_rows(
-            rows.astype(kind, copy=False), self.row_pointers, self.columns, self.values, columns, values
-        )
+        columns, values = np.empty(elements, np.int32), np.empty(elements, np.float32)
+        compiled_loops.copy_rows(rows, self.row_pointers, self.columns, self.values, columns, values)
         return SparseRows(values, columns, pointers, self.column_count)
 
     def margins(self, weights: Float, start: int, stop: int) -> Float:
         """Return x_i . w for the rows start:stop, float32 of shape (stop - start,)."""
-        out = np.zeros(stop - start, np.float32)
+        out = np.empty(stop - start, np.float32)
         compiled_loops.multiply(self.row_pointers[start : stop + 1], self.columns, self.values, weights, out)
         return out
 
@@ -155,25 +147,26 @@ class SparseRows:
     def with_bias(self) -> SparseRows:
         """Return the rows with a column of ones added as the last, so that its weight is the bias."""
         rows = self.compact()
-        kind = index_dtype(rows.elements + len(rows), rows.column_count + 1)
-        ends = rows.row_pointers[1:]
-        values = np.insert(rows.values, ends, np.float32(1))
-        columns = np.insert(rows.columns.astype(kind, copy=False), ends, rows.column_count)
-        pointers = rows.row_pointers.astype(kind) + np.arange(len(rows) + 1, dtype=kind)
+        elements = rows.elements + len(rows)
+        pointers = rows.row_pointers + np.arange(len(rows) + 1, dtype=pointer_dtype(elements))
+        old = np.ones(elements, np.bool_)
+        old[pointers[1:] - 1] = False
+        values, columns = np.ones(elements, np.float32), np.full(elements, rows.column_count, np.int32)
+        values[old], columns[old] = rows.values, rows.columns
         return SparseRows(values, columns, pointers, rows.column_count + 1)
 
 
 def concatenate(parts: list[SparseRows], column_count: int) -> SparseRows:
     """Join rows, one part after the other, into arrays of their own; no parts give no rows."""
     parts = [part.compact() for part in parts]
-    kind = index_dtype(sum(part.elements for part in parts), column_count)
+    kind = pointer_dtype(sum(part.elements for part in parts))
     lengths = [np.diff(part.row_pointers) for part in parts]
     pointers = np.zeros(sum(map(len, lengths)) + 1, kind)
     if parts:
         np.cumsum(np.concatenate(lengths), out=pointers[1:])
     return SparseRows(
         np.concatenate([np.empty(0, np.float32), *(part.values for part in parts)]),
-        np.concatenate([np.empty(0, kind), *(part.columns for part in parts)], dtype=kind),
+        np.concatenate([np.empty(0, np.int32), *(part.columns for part in parts)]),
         pointers,
         column_count,
     )

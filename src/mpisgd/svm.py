@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import compiled_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.config import LossName
 from mpisgd.sparse_rows import SparseRows
@@ -26,12 +27,13 @@ class Loss:
     """A loss l(m) of the margin m = y x.w, and its slope -l'(m); both map float32 (rows,) to float32 (rows,).
 
     `curvature` is the most that l'' can be, which bounds the step size of one row to 2 / (curvature ||x||^2); the
-    hinge has none, and the unit stands in for it.
+    hinge has none, and the unit stands in for it. `number` is the kernel's.
     """
 
     value: Callable[[Float], Float]
     slope: Callable[[Float], Float]
     curvature: float
+    number: int
 
 
 LOSSES: dict[LossName, Loss] = {
@@ -40,18 +42,21 @@ LOSSES: dict[LossName, Loss] = {
         value=lambda m: np.maximum(0, 1 - m),
         slope=lambda m: (m < 1).astype(np.float32),
         curvature=1.0,
+        number=0,
     ),
     # l = max(0, 1 - m)^2
     "squared_hinge": Loss(
         value=lambda m: np.square(np.maximum(0, 1 - m)),
         slope=lambda m: 2 * np.maximum(0, 1 - m),
         curvature=2.0,
+        number=1,
     ),
     # l = log(1 + e^-m); its slope 1 / (1 + e^m) written with tanh does not overflow
     "logistic": Loss(
         value=lambda m: np.logaddexp(0, -m),
         slope=lambda m: np.float32(0.5) * (1 - np.tanh(m / 2)),
         curvature=0.25,
+        number=2,
     ),
 }
 
@@ -80,6 +85,36 @@ class Objective:
     regularization: float
     has_bias: bool
 
+    def minibatch_steps(
+        self,
+        weights: ScaledVector,
+        rows: SparseRows,
+        labels: Float,
+        start: int,
+        stop: int,
+        batch_size: int,
+        step_size: float,
+        *,
+        smallest_scale: float = 0.0,
+    ) -> int:
+        """Take one step after the other over the rows start:stop, `batch_size` at a time, as long as they last.
+
+        Changes the weights in place and returns the row after the last one taken: `stop`, or less after a step that
+        brought the scale below `smallest_scale`.
+        """
+        if compiled_loops.is_compiled():
+            reached, weights.scale = compiled_loops.minibatch_steps(
+                rows.row_pointers, rows.columns, rows.values, labels, start, stop, batch_size,
+                weights.vector, weights.scale, smallest_scale=smallest_scale, step_size=step_size,
+                regularization=self.regularization, loss=self.loss.number, bias_step=BIAS_STEP, has_bias=self.has_bias,
+            )  # fmt: skip
+            return reached
+        while start < stop and weights.scale >= smallest_scale:
+            end = min(start + batch_size, stop)
+            self.minibatch_step(weights, rows, labels, start, end, step_size)
+            start = end
+        return start
+
     def minibatch_step(
         self, weights: ScaledVector, rows: SparseRows, labels: Float, start: int, stop: int, step_size: float
     ) -> None:
@@ -90,6 +125,8 @@ class Objective:
         the penalty as an implicit (proximal) step, which stays positive for any eta (Duchi and Singer 2009,
         FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
         The bias takes the same step with BIAS_STEP eta in the place of eta.
+
+        The kernel does the same in C; this is its readable twin, and what runs where there is none.
         """
         batch_labels = labels[start:stop]
         margins = rows.margins(weights.vector, start, stop)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpisgd.beginning import ROW_FACTS, best_step_size, initial_weights, step_sizes
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -60,13 +61,23 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
-            channel.server_share_weights(initial)
-            job = job.with_learning_rate(channel.server_sum(2))
-            monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now)
+            began = channel.now()
+            job, initial = _begin(channel, job, initial)
+            monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
                 weights = SERVE[config.mode](channel, job, initial, monitor, samples)
             leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
+
+
+def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Job, Float]:
+    """Settle with the workers where learning begins; return the job with its step size, and the initial weights."""
+    facts = channel.server_sum(ROW_FACTS)
+    channel.server_share_weights(weights)
+    if job.config.learning_rate is None:
+        sizes = step_sizes(job, facts)
+        job = job.with_learning_rate(best_step_size(sizes, channel.server_sum(2 + len(sizes))))
+    return job, initial_weights(job, weights, facts)
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
         _remove_done_file(Path(config.done_file))
     dataset = _open(config, console)
     plan = RowPlan(dataset, config, len(channel.workers))
-    job = Job(config, dataset.column_count, plan.learning_rows)
+    job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers))
     initial = _initial_weights(job, dataset)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpisgd.channel import SERVER, Channel
-from mpisgd.messages import Tag
+from mpisgd.channel import LEADER, SERVER, Channel
+from mpisgd.messages import Order, Tag
 
 pytestmark = pytest.mark.mpi(min_size=2)
 
@@ -44,14 +44,29 @@ def test_weights_are_shared_and_numbers_summed(channel: Channel):
     np.testing.assert_array_equal(total, [sum(channel.workers), len(channel.workers)])
 
 
-def test_merge_sums_and_lets_the_server_work_meanwhile(channel: Channel):
-    mine = np.full(1000, channel.rank, np.float32)
+def test_merge_sums_what_the_workers_have(channel: Channel):
+    if channel.rank != SERVER:
+        mine, total = np.full(1000, channel.rank, np.float32), np.empty(1000, np.float32)
+        for _ in range(3):
+            channel.worker_merge(mine, total)
+            np.testing.assert_array_equal(total, np.full(1000, sum(channel.workers), np.float32))
+
+
+def test_the_leader_reports_and_hears_orders_in_turn(channel: Channel):
+    orders = [Order.REPORT, Order.GO_ON, Order.STOP]
     if channel.rank == SERVER:
-        left = [True] * 5
-        total = channel.server_merge(mine, lambda: bool(left) and left.pop())
-    else:
-        total = channel.worker_merge(mine)
-    np.testing.assert_array_equal(total, np.full(1000, sum(channel.workers), np.float32))
+        for order in orders:
+            channel.server_order(order)
+            letter = wait_for(channel, channel.server_poll)
+            assert (letter.tag, letter.worker) == (Tag.REPORT, LEADER)
+            np.testing.assert_array_equal(letter.content, np.full(100_000, order, np.uint8))
+        channel.wait_until_sent()
+    elif channel.rank == LEADER:
+        for order in orders:
+            assert wait_for(channel, channel.leader_poll_order) is order
+            channel.leader_report(np.full(100_000, order, np.uint8))
+        assert channel.leader_poll_order() is None
+        channel.wait_until_sent()
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 10_000_000])

@@ -17,7 +17,7 @@ from mpisgd import __version__
 from mpisgd.data.dataset_file import FORMAT, FORMAT_VERSION, H5PY_ERRORS, one_line
 from mpisgd.errors import RunError, UsageError
 from mpisgd.interrupt import signals_wait
-from mpisgd.sparse_rows import SparseRows, index_dtype
+from mpisgd.sparse_rows import SparseRows
 
 CHUNK = 1 << 15  # elements: 128 kB of float32, so that small files stay small; larger is no faster
 
@@ -66,9 +66,8 @@ class DatasetWriter:
 
         """
         rows = rows.compact()
-        columns = rows.columns.astype(index_dtype(0, rows.column_count), copy=False)
         with self._writing():
-            for name, part in (("X/data", rows.values), ("X/indices", columns)):
+            for name, part in (("X/data", rows.values), ("X/indices", rows.columns)):
                 if name in self._file:
                     array = self._file[name]
                     array.resize(len(array) + len(part), axis=0)

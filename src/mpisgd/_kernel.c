@@ -1,0 +1,225 @@
+/* The loops that nearly all of a run's time is spent in, over rows in CSR form.
+
+   compiled_loops.py is the only caller, says what each function computes, and has the same in NumPy and SciPy where this
+   file was not compiled; tests hold the two to each other.
+
+   Row i is the places row_pointers[i]:row_pointers[i + 1] of columns (int32) and values (float32). The pointers are int32
+   or, where a shard has more than 2^31 elements, int64. Columns are trusted to be in range: SparseRows.checked saw to it. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+enum loss { HINGE, SQUARED_HINGE, LOGISTIC };
+
+struct rows {
+    Py_buffer pointers, columns, values;
+    int wide; /* pointers are int64 */
+    int64_t count;
+};
+
+static int64_t pointer(const struct rows *rows, int64_t i)
+{
+    return rows->wide ? ((const int64_t *)rows->pointers.buf)[i] : ((const int32_t *)rows->pointers.buf)[i];
+}
+
+/* x.w. Four sums, since each addition to one has to wait four cycles for the last. */
+static float dot(const int32_t *columns, const float *values, int64_t elements, const float *weights)
+{
+    float a = 0, b = 0, c = 0, d = 0;
+    int64_t k = 0;
+    for (; k + 4 <= elements; k += 4) {
+        a += values[k] * weights[columns[k]];
+        b += values[k + 1] * weights[columns[k + 1]];
+        c += values[k + 2] * weights[columns[k + 2]];
+        d += values[k + 3] * weights[columns[k + 3]];
+    }
+    for (; k < elements; k++)
+        a += values[k] * weights[columns[k]];
+    return (a + b) + (c + d);
+}
+
+static float row_dot(const struct rows *rows, int64_t i, const float *weights)
+{
+    int64_t first = pointer(rows, i);
+    return dot((const int32_t *)rows->columns.buf + first, (const float *)rows->values.buf + first,
+               pointer(rows, i + 1) - first, weights);
+}
+
+/* -l'(m), as in svm.LOSSES. */
+static float slope(enum loss loss, float margin)
+{
+    switch (loss) {
+    case HINGE:
+        return margin < 1 ? 1.0f : 0.0f;
+    case SQUARED_HINGE:
+        return margin < 1 ? 2 * (1 - margin) : 0.0f;
+    default:
+        return 0.5f * (1 - tanhf(margin / 2));
+    }
+}
+
+/* w += c x */
+static void add_row(const struct rows *rows, int64_t i, float coefficient, float *weights)
+{
+    const int32_t *columns = rows->columns.buf;
+    const float *values = rows->values.buf;
+    int64_t stop = pointer(rows, i + 1);
+    for (int64_t k = pointer(rows, i); k < stop; k++)
+        weights[columns[k]] += coefficient * values[k];
+}
+
+static int check(int holds, const char *what)
+{
+    if (!holds)
+        PyErr_Format(PyExc_ValueError, "arrays do not fit: %s", what);
+    return holds;
+}
+
+static void release(struct rows *rows)
+{
+    PyBuffer_Release(&rows->pointers);
+    PyBuffer_Release(&rows->columns);
+    PyBuffer_Release(&rows->values);
+}
+
+static int complete(struct rows *rows)
+{
+    int64_t width = rows->wide ? 8 : 4;
+    rows->count = rows->pointers.len / width - 1;
+    return check(rows->pointers.len % width == 0 && rows->count >= 0, "row pointers")
+        && check(rows->columns.len == rows->values.len && rows->columns.len % 4 == 0, "columns and values")
+        && check(pointer(rows, 0) >= 0 && pointer(rows, rows->count) <= rows->columns.len / 4, "pointers past the end");
+}
+
+static PyObject *multiply(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    Py_buffer weights, out;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*py*w*", &rows.pointers, &rows.columns, &rows.values, &rows.wide, &weights, &out))
+        return NULL;
+    int right = complete(&rows) && check(out.len == 4 * rows.count, "out");
+    if (right) {
+        float *margins = out.buf;
+        for (int64_t i = 0; i < rows.count; i++)
+            margins[i] = row_dot(&rows, i, weights.buf);
+    }
+    release(&rows);
+    PyBuffer_Release(&weights);
+    PyBuffer_Release(&out);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *copy_rows(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    Py_buffer chosen, out_columns, out_values;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*pw*w*", &chosen, &rows.pointers, &rows.columns, &rows.values, &rows.wide,
+                          &out_columns, &out_values))
+        return NULL;
+    int right = complete(&rows) && check(out_columns.len == out_values.len, "outputs");
+    const int64_t *numbers = chosen.buf;
+    int64_t room = out_columns.len / 4, at = 0;
+    for (int64_t k = 0; right && k < chosen.len / 8; k++) {
+        int64_t i = numbers[k];
+        right = check(i >= 0 && i < rows.count, "row number");
+        if (!right)
+            break;
+        int64_t first = pointer(&rows, i), elements = pointer(&rows, i + 1) - first;
+        right = check(elements >= 0 && elements <= room - at, "outputs");
+        if (!right)
+            break;
+        memcpy((int32_t *)out_columns.buf + at, (const int32_t *)rows.columns.buf + first, 4 * elements);
+        memcpy((float *)out_values.buf + at, (const float *)rows.values.buf + first, 4 * elements);
+        at += elements;
+    }
+    release(&rows);
+    PyBuffer_Release(&chosen);
+    PyBuffer_Release(&out_columns);
+    PyBuffer_Release(&out_values);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+/* The bias after a step, in units of the new scale: `before` it has had the full step like any weight, of which it is
+   to have the share bias_step; the scale has shrunk by the whole penalty already. */
+static float slowed_bias(float before, float now, double shrinking, double bias_step)
+{
+    double shrunk = before * ((1 + shrinking) / (1 + bias_step * shrinking));
+    return (float)(shrunk + bias_step * ((double)now - before));
+}
+
+struct learning {
+    float *weights;
+    double scale, step_size, regularization, bias_step;
+    int64_t bias; /* its place among the weights, or -1 */
+    enum loss loss;
+};
+
+/* One mini-batch, the rows start:stop. All margins come first, from the same weights; only rows with a slope are read
+   again. `margins` has room for the batch. */
+static void step(const struct rows *rows, const float *labels, int64_t start, int64_t stop, float *margins,
+                 struct learning *to)
+{
+    float scale = (float)to->scale;
+    for (int64_t i = start; i < stop; i++)
+        margins[i - start] = labels[i] * row_dot(rows, i, to->weights) * scale;
+    double shrinking = to->step_size * to->regularization * (double)(stop - start);
+    to->scale /= 1 + shrinking;
+    float rate = (float)(to->step_size / to->scale);
+    float before = to->bias < 0 ? 0 : to->weights[to->bias];
+    for (int64_t i = start; i < stop; i++) {
+        float coefficient = slope(to->loss, margins[i - start]) * labels[i] * rate;
+        if (coefficient != 0)
+            add_row(rows, i, coefficient, to->weights);
+    }
+    if (to->bias >= 0)
+        to->weights[to->bias] = slowed_bias(before, to->weights[to->bias], shrinking, to->bias_step);
+}
+
+static PyObject *minibatch_steps(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    struct learning to;
+    Py_buffer labels, weights, margins;
+    Py_ssize_t start, stop, batch_size;
+    int loss, has_bias;
+    double smallest_scale;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*py*nnnw*w*ddddidp", &rows.pointers, &rows.columns, &rows.values, &rows.wide,
+                          &labels, &start, &stop, &batch_size, &margins, &weights, &to.scale, &smallest_scale,
+                          &to.step_size, &to.regularization, &loss, &to.bias_step, &has_bias))
+        return NULL;
+    to.weights = weights.buf;
+    to.loss = (enum loss)loss;
+    to.bias = has_bias ? weights.len / 4 - 1 : -1;
+    int right = complete(&rows) && check(labels.len == 4 * rows.count, "labels")
+        && check(0 <= start && start <= stop && stop <= rows.count, "range of rows")
+        && check(batch_size >= 1 && margins.len >= 4 * batch_size, "batch size")
+        && check(loss >= HINGE && loss <= LOGISTIC, "loss");
+    while (right && start < stop && to.scale >= smallest_scale) {
+        Py_ssize_t end = stop - start < batch_size ? stop : start + batch_size;
+        step(&rows, labels.buf, start, end, margins.buf, &to);
+        start = end;
+    }
+    release(&rows);
+    PyBuffer_Release(&labels);
+    PyBuffer_Release(&margins);
+    PyBuffer_Release(&weights);
+    return right ? Py_BuildValue("nd", start, to.scale) : NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"multiply", multiply, METH_VARARGS, NULL},
+    {"copy_rows", copy_rows, METH_VARARGS, NULL},
+    {"minibatch_steps", minibatch_steps, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void)
+{
+    return PyModuleDef_Init(&definition);
+}

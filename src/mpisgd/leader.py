@@ -1,0 +1,101 @@
+"""The leader of the workers in lock step: the one of them that speaks with the server.
+
+All workers have the same weights, so the server needs them only to measure. The leader sends them after every pass, and
+when the server asks; in between it listens for the word to stop, which the next round carries to the others. It does
+not wait for a measurement, but by half a pass later the server must have said whether to go on: so where passes or
+patience end a run, the same seed on the same ranks gives the same run every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+from mpisgd.averaging import made_for
+from mpisgd.channel import Channel
+from mpisgd.compiled_loops import Float
+from mpisgd.job import Job
+from mpisgd.merging import Exchange
+from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
+from mpisgd.svm import ScaledVector
+
+VERDICT_AFTER = 0.5  # passes
+LATEST_ROUND_TRIPS = 4_096
+
+
+class Leader:
+    """Keeps account of the rounds, reports, and hears orders.
+
+    wants_stop  whether the next round is to be the last
+    """
+
+    def __init__(self, channel: Channel, job: Job) -> None:
+        self._channel, self._job = channel, job
+        self._average = made_for(job)
+        self._next_pass = 1
+        self._verdict_due = math.inf  # in passes; infinite while none is awaited
+        self._verdict: Order | None = None
+        self._asked = False
+        self._round_trips: deque[float] = deque(maxlen=LATEST_ROUND_TRIPS)
+        self._turns = self._changes_sent = self._bytes = self._rows = 0
+        self._orders_heard = 0
+        self.wants_stop = False
+
+    def after_round(self, shared: Float, exchange: Exchange, sent_bytes: int) -> None:
+        """Take the round just merged into account, and do what is due; `sent_bytes` are one worker's."""
+        rows, changes_sent, round_trips = exchange.turns.astype(np.float64).T
+        self._rows += int(rows.sum())
+        self._turns += len(rows)
+        self._changes_sent += int(changes_sent.sum())
+        self._bytes += len(rows) * sent_bytes
+        self._round_trips.extend(round_trips[round_trips > 0].tolist())
+        weights, passes = ScaledVector(shared), self._job.passes(self._rows)
+        self._average.look(weights, self._rows)
+        self._listen()
+        if passes >= min(self._verdict_due, self._next_pass):
+            self._await_verdict()
+        if passes >= self._next_pass and not self._job.is_done(self._rows):
+            self._next_pass, self._verdict_due = int(passes) + 1, passes + VERDICT_AFTER
+            self._report(Occasion.PASS, weights)
+        elif self._asked:
+            self._report(Occasion.TIME, weights)
+
+    def finish(self, shared: Float) -> None:
+        """Report the end, when the last round is over."""
+        self._report(Occasion.END, ScaledVector(shared))
+
+    def drain(self, orders: int) -> None:
+        """Hear out the server, which has sent so many orders, so that nothing sent is left unreceived."""
+        self._channel.wait_until(lambda: self._orders_heard == orders, self._listen)
+
+    def _listen(self) -> bool:
+        """Hear what the server has said; tell whether it was anything."""
+        order = self._channel.leader_poll_order()
+        if order is Order.REPORT:
+            self._asked = True
+        elif order is Order.STOP_NOW:
+            self.wants_stop = True
+        elif order is not None:
+            self._verdict = order
+        self._orders_heard += order is not None
+        return order is not None
+
+    def _await_verdict(self) -> None:
+        """Wait for the word on the last pass reported, if one is due, and take it."""
+        if self._verdict_due == math.inf:
+            return
+        self._channel.wait_until(lambda: self._verdict is not None or self.wants_stop, self._listen)
+        self.wants_stop = self.wants_stop or self._verdict is Order.STOP
+        self._verdict, self._verdict_due = None, math.inf
+
+    def _report(self, occasion: Occasion, weights: ScaledVector) -> None:
+        round_trips = np.array(self._round_trips, np.float32)
+        header = ReportHeader(
+            occasion, self._rows, self._turns, self._changes_sent, self._bytes, round_trips=len(round_trips)
+        )
+        self._channel.leader_report(pack_report(header, round_trips, self._average.weights(weights).vector))
+        self._round_trips.clear()
+        self._asked = False
+        self._turns = self._changes_sent = self._bytes = 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from mpisgd.data import dataset_writer
 from mpisgd.data.dataset import Block, Dataset, Hdf5Dataset, MemoryDataset, open_dataset
 from mpisgd.data.dataset_writer import DatasetWriter
+from mpisgd.data.text_rows import read_blocks
 from mpisgd.errors import DataError, RunError, UsageError
 from mpisgd.interrupt import SignalledError, interruptible
 from mpisgd.sparse_rows import SparseRows, concatenate
@@ -265,6 +267,53 @@ def test_text_is_one_split_in_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, [[1, 0, 2], [0, 1, 0], [0, 0, 0]])
     assert labels == [1, -1, 1]
     assert open_dataset(path, split_for_text="train").splits == {"train": 3}
+
+
+def test_text_of_many_blocks_is_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_blocks = partial(read_blocks, block_bytes=10)
+    monkeypatch.setattr("mpisgd.data.dataset.read_blocks", in_blocks)
+    with open_dataset(text(tmp_path, "+1\n-1\n" + "-1 1:1 3:2\n+1 2:1\n" * 20 + "-1 7:1\n-1\n+1\n")) as dataset:
+        found, labels = joined(list(dataset.blocks("test", block_elements=7)), 7)
+        assert dataset.row_lengths("test").tolist() == [0, 0, *[2, 1] * 20, 1, 0, 0]
+    expected = np.zeros((45, 7), np.float32)
+    expected[2:42:2, [0, 2]] = [1, 2]
+    expected[3:42:2, 1] = expected[42, 6] = 1
+    np.testing.assert_array_equal(found, expected)
+    assert labels == [1, -1, *[-1, 1] * 20, -1, -1, 1]
+
+
+def test_text_may_have_no_elements_at_all(tmp_path: Path) -> None:
+    with open_dataset(text(tmp_path, "1\n-1\n")) as dataset:
+        assert dataset.row_lengths("test").tolist() == [0, 0]
+
+
+IN_MEMORY = """
+import re, sys
+from pathlib import Path
+from mpisgd.data.dataset import open_dataset
+from mpisgd.data.prepare import prepare
+# Not getrusage: its peak is at first that of the process that started this one.
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+path, small = map(Path, sys.argv[1:])
+prepare(small, None, small.with_suffix(".h5"), force=False)
+start = peak()
+prepare(path, None, path.with_suffix(".h5"), force=False)
+print(peak() - start)
+with open_dataset(path) as dataset:
+    print(peak() - start)
+"""
+
+
+def test_memory_is_bounded_by_a_block_or_the_rows_once(tmp_path: Path) -> None:
+    row = " ".join(f"{column}:{column / 7:.6f}" for column in range(1, 200))
+    small, path = tmp_path / "small.svm", tmp_path / "rows.svm"
+    small.write_text(f"1 {row}\n-1 {row}\n" * 5_000)
+    path.write_text(f"1 {row}\n-1 {row}\n" * 10_000)  # 50 MB; as rows 32 MB
+    command = [sys.executable, "-c", IN_MEMORY, str(path), str(small)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    prepared, opened = map(float, ended.stdout.split())
+    assert prepared < 10
+    assert opened < 40
 
 
 def first_labels(dataset: Dataset, split: str) -> list[float]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpisgd.data import text_rows
-from mpisgd.data.text_lines import parse_lines
+from mpisgd.data.text_lines import FLOAT32_LIMIT, parse_lines
 from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import concatenate
@@ -97,19 +97,64 @@ rough = st.lists(
 ).map(lambda parts: "".join(parts).encode())
 
 
-@settings(deadline=None)
-@given(st.one_of(rough, texts().map(str.encode)))
-def test_the_fast_reader_accepts_nothing_the_slow_one_reads_otherwise(text: bytes) -> None:
+def assert_read_alike(text: bytes) -> None:
+    """What the fast reader accepts, the slow one reads as the same."""
     fast = text_rows._parse_block(text, 5)
     if fast is not None:
         slow = parse_lines(text, 5, Path("rows.svm"))
         for field in ("labels", "row_pointers", "columns", "values", "lines"):
             np.testing.assert_array_equal(getattr(fast, field), getattr(slow, field))
+            assert getattr(fast, field).dtype == getattr(slow, field).dtype
         assert fast.spellings == slow.spellings
 
 
+@settings(deadline=None)
+@given(st.one_of(rough, texts().map(str.encode)))
+def test_the_fast_reader_accepts_nothing_the_slow_one_reads_otherwise(text: bytes) -> None:
+    assert_read_alike(text)
+
+
+ODD_WORDS = (
+    '+ - +1 +-1 -+1 ++1 1+2 1-2 [1] [] [ ] {} { } 1] [1 [1,2] null true false NaN Infinity inf nan "1" " \' , 1, ,1 1,2'
+    " ; 0x1 1_0 01 -01 00 0 -0 0.0 -0.0 0e0 1. .5 -.5 . e e1 1e 1e+ 1e5 1E5 1e+05 1e-05 1e+5 1.e5 1e2 1.0 1e400 1e39"
+    " 1e-400 1e-46 3.4028235e38 3.4028236e38 3.4028234663852886e38 2147483647 2147483648 4294967297"
+    " 9007199254740993 9223372036854775807 9223372036854775808 18446744073709551615 18446744073709551616"
+    " 123456789012345678901234567890 -9223372036854775809 /*1*/ //1 \\1 \x0b \x0c \x1f \x85 \xa0 \xb2 ? 1?2 :"
+)
+
+
+@pytest.mark.parametrize("word", ODD_WORDS.split(" "))
 @pytest.mark.parametrize(
-    "text", [b"-1 1:0.5 3:1e-3\n+1\n-1 2:0 \n", b"1\t1:2\r\n0 7:-.5\r\n", b"12  3:4 9:1", b"1\n2\n"]
+    "line", ["{}", "{} 1:1", "1 {}:1", "1 1:{}", "1 1:{} 2:1", "1 {}", "1 1:1 {} 2:1", "1 1:1\n{}:1"]
+)
+def test_no_odd_word_is_taken_for_a_number(line: str, word: str) -> None:
+    for before in ("", "+1 1:1\n"):
+        text = f"{before}{line.format(word)}\n".encode("latin-1")
+        try:
+            parse_lines(text, 5, Path("rows.svm"))
+        except DataError:
+            assert text_rows._parse_block(text, 5) is None
+        else:
+            assert_read_alike(text)
+
+
+numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
+
+
+@settings(deadline=None)
+@given(st.lists(numbers, min_size=1))
+def test_values_are_rounded_as_python_rounds(words: list[str]) -> None:
+    words = [word for word in words if abs(float(word)) < FLOAT32_LIMIT and abs(int(float(word))) < 2**64]
+    line = "1 " + " ".join(f"{column}:{word}" for column, word in enumerate(words, 1)) + "\n"
+    fast = text_rows._parse_block(line.encode(), 1)
+    if fast is None:  # whole numbers that 64 bits do not hold
+        assert any(len(word.lstrip("-")) >= 19 for word in words)
+    else:
+        assert fast.values.tolist() == [float(np.float32(float(word))) for word in words]
+
+
+@pytest.mark.parametrize(
+    "text", [b"-1 1:0.5 3:1e-3\n+1\n-1 2:0 \n", b"1\t1:2\r\n0 7:-0.5\r\n", b"12  3:4 9:1", b"1\n2\n", b"+1 1:1e+05\n"]
 )
 def test_text_as_programs_write_it_takes_the_fast_way(text: bytes) -> None:
     assert text_rows._parse_block(text, 1) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -15,7 +15,7 @@ from mpisgd.data.classes import class_label, class_labels, two_classes
 from mpisgd.data.dataset_file import SIGNATURE, DatasetFile
 from mpisgd.data.text_rows import TextBlock, read_blocks
 from mpisgd.errors import DataError
-from mpisgd.sparse_rows import SparseRows, concatenate
+from mpisgd.sparse_rows import SparseRows, concatenate, pointer_dtype
 
 BLOCK_ELEMENTS = 2_000_000
 
@@ -62,12 +62,14 @@ class Dataset(Protocol):
     def close(self) -> None:
         """Close the file, if there is one."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
-class MemoryDataset:
+class MemoryDataset(Dataset):
     """A `Dataset` of rows in memory."""
 
     def __init__(
@@ -96,14 +98,8 @@ class MemoryDataset:
     def close(self) -> None:
         """Do nothing: there is no file."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-class Hdf5Dataset:
+class Hdf5Dataset(Dataset):
     """A `Dataset` in an HDF5 file: of the rows only one block at a time is in memory."""
 
     def __init__(
@@ -153,12 +149,6 @@ class Hdf5Dataset:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     def _places(self, split: str) -> NDArray[np.int64]:
         """Return the file's numbers of a split's rows, in order."""
         _known(self, split)
@@ -197,14 +187,12 @@ def open_dataset(
     """
     if _starts_as_hdf5(path):
         return Hdf5Dataset(path, column_count=column_count, classes=classes, any_label=any_label)
-    parts = list(_narrow_enough(read_blocks(path), column_count))
-    width = column_count or max(part.rows.column_count for part in parts)
+    rows, parts = _read_text(path, column_count)
     if classes is None:
         spellings = dict(chain.from_iterable(part.spellings.items() for part in reversed(parts)))
         classes = two_classes(spellings, str(path))
     labels = np.concatenate([class_labels(part, classes, any_label=any_label) for part in parts])
-    rows = concatenate([part.rows for part in parts], width)
-    return MemoryDataset(str(path), width, classes, {split_for_text: (rows, labels)})
+    return MemoryDataset(str(path), rows.column_count, classes, {split_for_text: (rows, labels)})
 
 
 def _starts_as_hdf5(path: Path) -> bool:
@@ -216,14 +204,26 @@ def _starts_as_hdf5(path: Path) -> bool:
         return False
 
 
-def _narrow_enough(blocks: Iterator[TextBlock], column_count: int | None) -> Iterator[TextBlock]:
-    """Pass on blocks of text; DataError if one has more columns than the model."""
-    for block in blocks:
-        if column_count is not None and block.rows.column_count > column_count:
-            raise DataError(
-                f"{block.path}: found {block.rows.column_count} columns, expected at most the model's {column_count}"
-            )
-        yield block
+def _read_text(path: Path, column_count: int | None) -> tuple[SparseRows, list[TextBlock]]:
+    """Return all rows of text, and its blocks without them; DataError if there are more columns than the model's.
+
+    The arrays grow in place, as joining the blocks at the end would need the memory for all rows twice.
+    """
+    values, columns, width = bytearray(), bytearray(), column_count or 0
+    lengths, blocks = [np.zeros(1, np.int64)], []
+    for block in read_blocks(path):
+        rows = block.rows
+        if column_count is not None and rows.column_count > column_count:
+            found, expected = f"found {rows.column_count} columns", f"expected at most the model's {column_count}"
+            raise DataError(f"{path}: {found}, {expected}")
+        width = max(width, rows.column_count)
+        values += rows.values.data
+        columns += rows.columns.data
+        lengths.append(np.diff(rows.row_pointers))
+        blocks.append(replace(block, rows=concatenate([], 0)))
+    pointers = np.cumsum(np.concatenate(lengths))
+    joined = np.frombuffer(values, np.float32), np.frombuffer(columns, np.int32)
+    return SparseRows(*joined, pointers.astype(pointer_dtype(int(pointers[-1]))), width), blocks
 
 
 def _cuts(pointers: NDArray[np.signedinteger[Any]], start: int, stop: int, elements: int) -> Iterator[tuple[int, int]]:

@@ -29,8 +29,8 @@ class Parsed:
 
     labels: NDArray[np.float64]
     row_pointers: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    values: NDArray[np.float64]
+    columns: NDArray[np.int32]
+    values: NDArray[np.float32]
     spellings: dict[float, str]
     lines: NDArray[np.int64]
 
@@ -58,8 +58,8 @@ def parse_lines(text: bytes, first_line: int, path: Path) -> Parsed:
     return Parsed(
         np.array(labels, np.float64),
         np.cumsum(lengths, dtype=np.int64),
-        np.array(columns, np.int64) - 1,
-        np.array(values, np.float64),
+        np.array(columns, np.int32) - np.int32(1),
+        np.array(values, np.float32),
         spellings,
         np.array(lines, np.int64),
     )

@@ -1,33 +1,36 @@
 """svmlight (LIBSVM) text, plain, gzip or bzip2: `label column:value column:value ...`, one row a line.
 
-A file is read in blocks of whole lines, so memory is bounded by a block and not by the file. Each block goes
-through NumPy at once (`_parse_block`) if it is as programs write it. Anything else in it, be it a comment, a
-`qid` or a fault, sends the block through the reader that takes one line at a time (`text_lines`).
+A file is read in blocks of whole lines, so memory is bounded by a block and not by the file. Each block that is as
+programs write it (`_parse_block`) becomes one JSON array of numbers, since JSON has parsers that take many bytes in
+one instruction. Anything else in it, be it a comment, a `qid` or a fault, sends the block through the reader that
+takes one line at a time (`text_lines`).
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.data.text_lines import FLOAT32_LIMIT, Parsed, parse_lines
+from mpisgd.data.text_lines import Parsed, parse_lines
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import INT32_MAX, SparseRows
 
-BLOCK_BYTES = 16_000_000
+BLOCK_BYTES = 500_000  # what is made of a block stays in a core's cache
 
 _GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
-_NUMBER_BYTES = b"0123456789+-.eE"
+_DIGITS, _MARKS = b"0123456789", b"+-.eE"  # what numbers are made of
+# Commas for what stands between numbers, and for anything else but numbers what no JSON has.
+_AS_JSON = bytes(byte if byte in _DIGITS + _MARKS else ord(",") if byte in b" :\n" else ord("?") for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def _text_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytes, int, int
                     raise DataError(f"{path}: line {first_line} or later: found binary data, expected text")
                 text += file.readline()
                 yield text, first_line, raw.tell()
-                first_line += text.count(b"\n")
+                first_line += int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
     except EOFError:
         raise DataError(f"{path}: found the end of a cut-off compressed file, expected more data") from None
     except (OSError, zlib.error) as error:
@@ -137,70 +140,90 @@ def _text_block(parsed: Parsed, path: Path, position: int) -> TextBlock:
 
 def _parse_block(text: bytes, first_line: int) -> Parsed | None:
     """Parse whole lines at once; None where anything is other than programs write it."""
-    text = _one_blank(text)
-    found = np.frombuffer(text, np.uint8)
-    if found.size == 0 or text.translate(None, _NUMBER_BYTES + b": \n"):
-        return None
-    ends = np.flatnonzero((found == ord(" ")) | (found == ord(":")) | (found == ord("\n")))
-    line_ends = np.flatnonzero(found[ends] == ord("\n"))
-    numbers_in_line = np.diff(line_ends, prepend=-1)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (starts == ends).any() or (numbers_in_line % 2 == 0).any():
-        return None
-    # A line is label, column, value, column, value ...: its numbers with an odd place are columns.
-    place = np.arange(len(ends)) - np.repeat(line_ends - numbers_in_line + 1, numbers_in_line)
-    is_column = place % 2 == 1
-    if not np.array_equal(found[ends] == ord(":"), is_column) or not _whole_columns(found):
-        return None
-    numbers = _numbers(text)
-    if numbers is None or len(numbers) != len(ends):
-        return None
-    is_label = place == 0
-    pointers = np.concatenate([[0], np.cumsum(numbers_in_line // 2)])
-    columns, values, labels = numbers[is_column], numbers[~is_column & ~is_label], numbers[is_label]
-    if not _in_range(labels, values) or not _increasing(columns, pointers):
-        return None
-    first = np.unique(labels, return_index=True)[1]
-    spans = zip(labels[first].tolist(), starts[is_label][first], ends[is_label][first], strict=True)
-    spellings = {label: text[start:end].decode("ascii") for label, start, end in spans}
-    lines = np.arange(first_line, first_line + len(labels))
-    return Parsed(labels, pointers, columns.astype(np.int64) - 1, values, spellings, lines)
+    text = text if text.endswith(b"\n") else text.rstrip(b" ") + b"\n"
+    parsed = _parse_plain(text, first_line)
+    if parsed is None and (tidied := _one_blank(text)) != text:
+        return _parse_plain(tidied, first_line)
+    return parsed
 
 
 def _one_blank(text: bytes) -> bytes:
-    """Return the text with one blank between numbers, none at the ends of lines, and a last newline."""
+    """Return the text with one blank between numbers and none at the ends of lines."""
     for seen, meant in ((b"\t", b" "), (b"\r\n", b"\n"), (b"  ", b" "), (b" \n", b"\n")):
         if seen in text:
             text = text.replace(seen, meant)
-    return text if text.endswith(b"\n") else text.rstrip(b" ") + b"\n"
+    return text
 
 
-def _whole_columns(found: NDArray[np.uint8]) -> bool:
-    """Tell whether columns are digits only: with all digits out, a blank precedes each ':'."""
-    rest = found[(found < ord("0")) | (found > ord("9"))]
-    return bool((rest[np.flatnonzero(rest == ord(":")) - 1] == ord(" ")).all())
+def _parse_plain(text: bytes, first_line: int) -> Parsed | None:
+    """Parse lines of `label column:value column:value ...`; None if anything is spelled in another way."""
+    pointers = _row_pointers(text)
+    if pointers is None:
+        return None
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    numbers = _numbers(text, starts)
+    if numbers is None or len(numbers) != len(ends) + 2 * pointers[-1]:
+        return None
+    is_label = 2 * pointers[:-1] + np.arange(len(ends))
+    labels, pairs = numbers[is_label], np.delete(numbers, is_label).reshape(-1, 2)
+    with np.errstate(over="ignore"):
+        values = pairs[:, 1].astype(np.float32)
+    columns = _columns(pairs[:, 0], pointers)
+    if columns is None or not np.isfinite(values).all():
+        return None
+    first = np.unique(labels, return_index=True)[1]
+    spans = zip(labels[first].tolist(), starts[first].tolist(), ends[first].tolist(), strict=True)
+    spellings = {label: text[start:end].partition(b" ")[0].decode("ascii") for label, start, end in spans}
+    lines = np.arange(first_line, first_line + len(labels))
+    return Parsed(labels, pointers, columns, values, spellings, lines)
 
 
-def _numbers(text: bytes) -> NDArray[np.float64] | None:
-    """Read numbers parted by ':' and white space; None if anything else is there."""
+def _row_pointers(text: bytes) -> NDArray[np.int64] | None:
+    """Count elements up to each row; None unless blanks, colons and line ends stand as they should.
+
+    With all digits out, a blank and a colon are neighbours exactly where a whole column, or nothing, was between
+    them. If there is nothing but such pairs and line ends, then every line is a label, column, value, column ...
+    """
+    rest = text.translate(None, _DIGITS)
+    parting = rest.translate(None, _MARKS)
+    near = np.frombuffer(rest, np.uint8)
+    pairs = np.count_nonzero((near[:-1] == ord(" ")) & (near[1:] == ord(":")))
+    ends = np.flatnonzero(np.frombuffer(parting, np.uint8) == ord("\n"))
+    if len(parting) != 2 * pairs + len(ends):
+        return None
+    return np.concatenate([[0], (ends - np.arange(len(ends))) // 2])
+
+
+def _numbers(text: bytes, starts: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Read all numbers of lines, of which `starts` are the first bytes, as one JSON array; None if it is none."""
+    listed = bytearray(b"[") + text.translate(_AS_JSON)
+    listed[-1] = ord("]")
+    found = np.frombuffer(listed, np.uint8)
+    plus = starts[found[starts + 1] == ord("+")] + 1
+    if (found[plus + 1] == ord("-")).any():
+        return None
+    found[plus] = ord(" ")  # JSON knows no sign before a number but "-"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # how NumPy says that it stopped before the end
-            return np.fromstring(text.replace(b":", b" ").decode("ascii"), sep=" ")
-    except (ValueError, DeprecationWarning):
+        return np.frombuffer(_parser().parse(listed).as_buffer(of_type="d"), np.float64)
+    except (ValueError, RuntimeError):  # what simdjson raises on any text that it refuses
         return None
 
 
-def _in_range(labels: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
-    """Tell whether all labels are finite and all values within float32."""
-    return bool(np.isfinite(labels).all() and (np.abs(values) < FLOAT32_LIMIT).all())
+@cache
+def _parser() -> Any:
+    """Return the JSON parser, which keeps its memory from one block to the next."""
+    import simdjson  # noqa: PLC0415 - rank 0 alone reads text
+
+    return simdjson.Parser()
 
 
-def _increasing(columns: NDArray[np.float64], pointers: NDArray[np.int64]) -> bool:
-    """Tell whether columns, counted from 1 here, are in range and increase within each row."""
-    if columns.min(initial=1) < 1 or columns.max(initial=1) > INT32_MAX:
-        return False
+def _columns(numbers: NDArray[np.float64], pointers: NDArray[np.int64]) -> NDArray[np.int32] | None:
+    """Return columns counted from 0; None unless they are in range and increase within each row."""
+    if numbers.min(initial=1) < 1 or numbers.max(initial=1) > INT32_MAX:
+        return None
+    columns = numbers.astype(np.int32) - np.int32(1)
     increases = np.ones(len(columns) + 1, np.bool_)
-    increases[1:-1] = columns[1:] > columns[:-1]
+    np.greater(columns[1:], columns[:-1], out=increases[1:-1])
     increases[pointers] = True  # the first of a row need not exceed the last of the row before
-    return bool(increases.all())
+    return columns if increases.all() else None

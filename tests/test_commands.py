@@ -211,7 +211,7 @@ def test_a_warm_start_begins_where_the_model_ended(mode: str, small: Small, trai
     tiny = ["--batch-size", "1", "--iterations", "1", "--learning-rate", "1e-12", "--passes", "0.001", "--seed", "7"]
     data = ["--data", small.h5, "--mode", mode, "--run-dir"]
     assert run(*data, tmp_path / "warm", *tiny, "--initial-model", trained / "model.h5").code == 0
-    assert run(*data, tmp_path / "cold", *tiny, "--bias", "false").code == 0
+    assert run(*data, tmp_path / "cold", *tiny, "--no-bias").code == 0
     ended, warm, cold = (
         json_lines(directory / "metrics.jsonl")[-1] for directory in (trained, tmp_path / "warm", tmp_path / "cold")
     )

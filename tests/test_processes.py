@@ -102,7 +102,7 @@ def test_a_killed_rank_ends_the_job_and_spoils_nothing(
     assert_earlier_model(earlier, trained)
 
 
-# What a defect looks like: on one rank, the fifth call of the method that every turn goes through raises.
+# What a defect looks like: on one rank, the fifth call of a method that is called again and again raises.
 FAILING = """
 import os, sys
 from mpisgd.learner import Learner
@@ -110,7 +110,7 @@ from mpisgd.main import main
 from mpisgd.monitor import Monitor
 
 rank = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
-kind, name = (Monitor, "count_turn") if rank == "0" else (Learner, "turn")
+kind, name = (Monitor, "check_limits") if rank == "0" else (Learner, "turn")
 method, calls = getattr(kind, name), []
 
 def failing(*arguments, **options):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.sparse import _sparsetools, csr_matrix
+from scipy.sparse import csr_matrix
 
 from mpisgd import compiled_loops
 from mpisgd.errors import DataError
@@ -24,7 +24,7 @@ Loops = Callable[[], AbstractContextManager[object]]
 
 
 def without_kernel() -> AbstractContextManager[object]:
-    return mock.patch.multiple(compiled_loops, _kernel=None, _sparsetools=_sparsetools)
+    return mock.patch.object(compiled_loops, "_kernel", None)
 
 
 LOOPS: dict[str, Loops] = {"kernel": nullcontext, "without": without_kernel}
@@ -41,7 +41,7 @@ def is_sound(rows: SparseRows) -> bool:
     """Tell whether the arrays are such as `checked` lets in, of their own size."""
     SparseRows.checked(rows.values, rows.columns, rows.row_pointers, rows.column_count, where="test")
     kinds = rows.values.dtype, rows.columns.dtype, rows.row_pointers.dtype
-    return kinds in {(np.float32, np.int32, pointers) for pointers in (np.int32, np.int64)}
+    return kinds in [(np.float32, np.int32, pointers) for pointers in (np.int32, np.int64)]
 
 
 @st.composite

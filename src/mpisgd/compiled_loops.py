@@ -10,6 +10,7 @@ All functions take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` 
 pointers int32 or int64, all floats float32.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,9 @@ Float = NDArray[np.float32]
 COPY_ROWS = 65_536  # at a time, so that what is needed beside the rows stays small
 
 _kernel: Any
-_sparsetools: Any
 try:
     from mpisgd import _kernel
 except ImportError:
-    from scipy.sparse import _sparsetools
-
     _kernel = None
 
 
@@ -45,7 +43,7 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
         return
     out[:] = 0
     pointers, columns, values = _narrow(row_pointers, columns, values)
-    _sparsetools.csr_matvec(len(out), len(weights), pointers, columns, values, weights, out)
+    _scipy().csr_matvec(len(out), len(weights), pointers, columns, values, weights, out)
 
 
 def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
@@ -55,7 +53,7 @@ def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coeffi
     Shapes: row_pointers (rows + 1,), coefficients (rows,), weights (column_count,).
     """
     pointers, columns, values = _narrow(row_pointers, columns, values)
-    _sparsetools.csc_matvec(len(weights), len(coefficients), pointers, columns, values, coefficients, weights)
+    _scipy().csc_matvec(len(weights), len(coefficients), pointers, columns, values, coefficients, weights)
 
 
 def copy_rows(
@@ -110,6 +108,14 @@ def minibatch_steps(
         vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
     )  # fmt: skip
     return reached
+
+
+@functools.cache
+def _scipy() -> Any:
+    """Return SciPy's compiled loops; importing them takes longer than NumPy, so only who needs them does."""
+    from scipy.sparse import _sparsetools  # noqa: PLC0415 - as said
+
+    return _sparsetools
 
 
 def _wide(row_pointers: Index) -> bool:

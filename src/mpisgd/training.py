@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpisgd.beginning import ROW_FACTS, best_step_size, initial_weights, step_sizes
 from mpisgd.channel import Channel
@@ -61,8 +62,9 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
-            began = channel.now()
-            job, initial = _begin(channel, job, initial)
+            facts = channel.server_sum(ROW_FACTS)
+            began = channel.now()  # all shards are in place
+            job, initial = _begin(channel, job, initial, facts)
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
@@ -70,9 +72,8 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Job, Float]:
+def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> tuple[Job, Float]:
     """Settle with the workers where learning begins; return the job with its step size, and the initial weights."""
-    facts = channel.server_sum(ROW_FACTS)
     channel.server_share_weights(weights)
     if job.config.learning_rate is None:
         sizes = step_sizes(job, facts)

@@ -1,0 +1,65 @@
+"""The average of the weights over a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpisgd.averaging import Average, Latest, made_for
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.svm import ScaledVector
+
+JOB = Job(Config(bias=False), feature_count=2, learning_rows=800)
+
+
+def averaged(points: list[list[float]], scale: float = 1.0) -> np.ndarray:
+    average, weights = Average(JOB), ScaledVector(np.zeros(2, np.float32))
+    for number, point in enumerate(points):
+        weights = ScaledVector(np.array(point, np.float32) / np.float32(scale), scale)
+        average.look(weights, rows=20 * number)
+    return average.weights(weights).weights()
+
+
+def test_a_point_that_is_stayed_at_is_the_average():
+    np.testing.assert_allclose(averaged([[1, -2]] * 9), [1, -2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_late_points_count_more(scale: float):
+    """The t-th of T points has a share in proportion to t (t + 1) (t + 2)."""
+    points = np.random.default_rng(0).normal(size=(12, 2))
+    t = np.arange(1, 13)
+    shares = t * (t + 1) * (t + 2)
+    expected = shares @ points / shares.sum()
+    np.testing.assert_allclose(averaged(points.tolist(), scale), expected, rtol=1e-5)
+
+
+def test_points_close_to_each_other_are_left_out():
+    average, one, other = Average(JOB), *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
+    average.look(one, rows=0)
+    average.look(other, rows=9)  # less than an 80th of a pass later
+    np.testing.assert_array_equal(average.weights(other).weights(), [1, 1])
+    average.look(other, rows=10)
+    assert average.weights(other).weights()[0] > 1
+
+
+def test_before_any_point_the_weights_stand_for_themselves():
+    weights = ScaledVector(np.ones(2, np.float32), 0.5)
+    np.testing.assert_array_equal(Average(JOB).weights(weights).weights(), [0.5, 0.5])
+
+
+def test_what_is_returned_does_not_change_later():
+    average, weights = Average(JOB), ScaledVector(np.ones(2, np.float32))
+    average.look(weights, 0)
+    before = average.weights(weights)
+    average.look(ScaledVector(np.full(2, 9, np.float32)), 800)
+    np.testing.assert_array_equal(before.vector, [1, 1])
+
+
+def test_without_averaging_the_last_weights_are_taken():
+    latest = made_for(Job(Config(averaging=False), 2, 800))
+    assert isinstance(latest, Latest)
+    weights = ScaledVector(np.ones(3, np.float32), 0.5)
+    latest.look(weights, 0)
+    np.testing.assert_array_equal(latest.weights(weights).weights(), np.full(3, 0.5))

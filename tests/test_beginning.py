@@ -1,0 +1,101 @@
+"""Where learning begins: the bias and the step size that the rows suggest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mpisgd.beginning import (
+    FACTORS,
+    ROW_FACTS,
+    best_step_size,
+    initial_weights,
+    row_facts,
+    step_sizes,
+    try_step_sizes,
+)
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.shard import Shard
+from strategies import rows_from
+
+
+def job(**settings: Any) -> Job:
+    return Job.planned(Config(**settings), feature_count=3, learning_rows=1000, workers=2)
+
+
+def shard(rows: int, size: float = 1.0) -> Shard:
+    """Return rows of norm `size` in one of two columns, with a bias column of ones; the column tells the label."""
+    rng = np.random.default_rng(3)
+    columns = rng.integers(0, 2, rows)
+    made = rows_from([[(int(column), size)] for column in columns], 3).with_bias()
+    return Shard(made, np.where(columns == 1, 1, -1).astype(np.float32))
+
+
+def test_facts_are_of_the_rows_as_they_are_learnt_from():
+    found = row_facts(shard(50, size=2.0))
+    assert len(found) == ROW_FACTS
+    labels = shard(50).labels
+    np.testing.assert_allclose(found, [50, 50 * (2.0**2 + 1), labels.sum()])
+
+
+def test_the_bias_begins_at_the_mean_label():
+    facts = np.array([10.0, 20.0, -8.0])
+    np.testing.assert_allclose(initial_weights(job(), np.zeros(4, np.float32), facts), [0, 0, 0, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"bias": False}, {"initial_model": "model.h5"}])
+def test_without_a_bias_or_with_a_model_the_weights_stay_theirs(settings: Any):
+    weights = np.arange(4, dtype=np.float32)
+    np.testing.assert_array_equal(initial_weights(job(**settings), weights, np.array([10.0, 20.0, -8.0])), weights)
+
+
+def chosen(made: Shard, **settings: Any) -> float:
+    """Return the step size that one worker with these rows chooses."""
+    facts, a_job = row_facts(made), job(**settings)
+    initial = initial_weights(a_job, np.zeros(4, np.float32), facts)
+    sizes = step_sizes(a_job, facts)
+    with np.errstate(all="ignore"):
+        return best_step_size(sizes, try_step_sizes(a_job, initial, made, sizes))
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
+def test_rows_ten_times_as_long_get_steps_a_hundred_times_as_small(loss: Any):
+    """But for the column of ones, which does not grow: squared norms of 1 + 1 and 100 + 1."""
+    short, long = (chosen(shard(2000, size), loss=loss, bias=False, regularization=0.0) for size in (1.0, 10.0))
+    assert short / long == pytest.approx(101 / 2)
+
+
+def test_a_step_size_is_one_of_those_tried_and_finite_where_all_diverge():
+    sizes = np.array([1.0, 2.0, 4.0])
+    assert best_step_size(sizes, np.array([10.0, 10.0, np.inf, np.inf, np.inf])) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ([0.9, 0.5, 0.2, 0.8], 4.0),  # the best is far better than those below it
+        ([0.9, 0.27, 0.2, 0.8], 2.0),  # short of the best by less than a tenth of what it has learnt
+        ([1.2, 1.3, 1.4, np.inf], 1.0),  # none learns anything
+    ],
+)
+def test_the_smallest_step_size_nearly_as_good_as_the_best_is_taken(after: list[float], expected: float):
+    sums = 7.0 * np.array([1.0, 1.0, *after])
+    assert best_step_size(np.array([1.0, 2.0, 4.0, 8.0]), sums) == expected
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5000])
+def test_any_number_of_rows_will_do(rows: int):
+    made = shard(rows)
+    sizes = step_sizes(job(), row_facts(made))
+    sums = try_step_sizes(job(), np.zeros(4, np.float32), made, sizes)
+    assert len(sums) == 2 + len(FACTORS)
+    assert sums[0] == min(2000, max(1, rows // 2))
+    assert np.isfinite(sums).all()
+
+
+def test_rows_without_elements_leave_the_step_size_at_one():
+    empty = Shard(rows_from([[], []], 4), np.ones(2, np.float32))
+    assert step_sizes(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0

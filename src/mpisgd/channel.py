@@ -91,9 +91,12 @@ class Channel:
         """Return a monotonic time, in seconds."""
         return time.perf_counter()
 
-    def wait_until(self, done: Work, meanwhile: Work | None = None) -> None:
-        """Poll `done` until it is true; `meanwhile` does a little work and tells whether there was any."""
-        _poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE))
+    def wait_until(self, done: Work, meanwhile: Work | None = None, *, hurry: bool = True) -> None:
+        """Poll `done` until it is true; `meanwhile` does a little work and tells whether there was any.
+
+        Without `hurry` nobody waits for this rank, and it sleeps at once between two polls.
+        """
+        _poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE if hurry else 0))
 
     # --- set-up
 

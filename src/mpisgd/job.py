@@ -19,7 +19,7 @@ NO_JOB = ""
 
 # Exchanges of every worker in a pass, where the user does not say how long a turn is. On RCV1 24 learn as much as 96
 # with 2, 8 and 32 workers; fewer cost accuracy with 8.
-EXCHANGES_PER_PASS = 40
+EXCHANGES_PER_PASS = 24
 LONGEST_TURN = 65_536  # rows, some 5 ms of text: so long a worker does not look up
 
 

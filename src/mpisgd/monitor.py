@@ -194,5 +194,6 @@ class Monitor:
         self._shut_down("failed")
 
 
-def _percentile(values: deque[float] | deque[int], percent: float) -> float:
-    return float(np.percentile(np.array(values), percent)) if values else 0.0
+def _percentile(values: deque[float] | deque[int], percent: int) -> float:
+    """Return the smallest value that is at least so many per cent of the others; 0 of none."""
+    return float(sorted(values)[(len(values) - 1) * percent // 100]) if values else 0.0

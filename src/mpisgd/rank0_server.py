@@ -55,7 +55,7 @@ class SyncServer:
 
     def serve(self) -> ScaledVector:
         """Serve until every worker has gone; return the final weights."""
-        self._channel.wait_until(self._crew.all_gone, self._work)
+        self._channel.wait_until(self._crew.all_gone, self._work, hurry=False)
         self._crew.finish()
         return ScaledVector(self._weights)
 

@@ -31,9 +31,7 @@ def run(bench: Bench) -> Result:
     result = Result("defaults", "test accuracy on generated rows, nothing set")
     for kind in KINDS:
         add_kind(bench, result, kind)
-    result.notes.append(
-        f"An accuracy is the median of up to {RUNS} seeds; a run that fails counts as 0."
-    )
+    result.notes.append(f"An accuracy is the median of up to {RUNS} seeds; a run that fails counts as 0.")
     return result
 
 

@@ -1,8 +1,9 @@
 """Generated rows of the kinds that a linear classifier meets, each with a truth that is known and partly hidden.
 
 A truth is one weight for each column, drawn from N(0, 1); a row is positive when its margin, with noise added, is
-above the quantile that gives the wished share of positives. The counts of rows are those to learn from; HELD_OUT
-more are made to test on, so that differences of half a percent are seen.
+above the quantile that gives the wished share of positives. Where the classes are topics they are drawn first, then
+their words. The counts of rows are those to learn from; HELD_OUT more are made to test on, so that differences of half
+a percent are seen.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array
 
+from benchmarks.scores import Labels
 from benchmarks.sets import Split, to_matrix
 from mpisgd.generated import generate
 
@@ -57,9 +59,8 @@ def sparse_rare(rng: np.random.Generator) -> Parts:
 
 
 def ten_million_columns(rng: np.random.Generator) -> Parts:
-    """Return 20,000 unit rows of 30 of 10,000,000 columns, a few of them frequent."""
-    rows = of_ones(rng, np.full(20_000 + HELD_OUT, 30), 10_000_000, power=12.0)
-    return labelled(rng, unit_rows(rows))
+    """Return 20,000 unit rows of 30 of 10,000,000 columns, some of them frequent; each class prefers half of them."""
+    return two_topics(rng, 20_000, 30, 10_000_000, power=8.0)
 
 
 def empty_rows(rng: np.random.Generator) -> Parts:
@@ -77,8 +78,8 @@ def column_scales(rng: np.random.Generator) -> Parts:
 
 
 def few_rows(rng: np.random.Generator) -> Parts:
-    """Return 1,500 unit rows of 100 of 20,000 columns, a few of them frequent."""
-    return labelled(rng, unit_rows(of_ones(rng, np.full(1_500 + HELD_OUT, 100), 20_000, power=6.0)))
+    """Return 1,500 unit rows of 100 of 20,000 columns; each class prefers half of them."""
+    return two_topics(rng, 1_500, 100, 20_000, power=4.0)
 
 
 def flipped_labels(rng: np.random.Generator) -> Parts:
@@ -146,6 +147,18 @@ def unit_rows(rows: csr_matrix) -> csr_matrix:
     return csr_matrix(diags_array(1 / np.where(norms > 0, norms, 1)) @ rows)
 
 
+def two_topics(rng: np.random.Generator, rows: int, elements: int, columns: int, power: float) -> Parts:
+    """Return unit rows of two classes, each word the one of two drawn that its class likes better, every other time."""
+    labels = np.where(rng.random(rows + HELD_OUT) < 0.5, 1, -1).astype(np.float32)
+    likes = rng.standard_normal(columns).astype(np.float32)
+    first, second = (popular(rng, elements * len(labels), columns, power) for _ in range(2))
+    swapped = (likes[second] - likes[first]) * np.repeat(labels, elements) > 0
+    swapped &= rng.random(len(first)) < 0.5
+    places = np.where(swapped, second, first)
+    drawn = from_lengths(np.full(len(labels), elements), places, np.ones(len(places)), columns)
+    return cut(unit_rows(drawn), labels)
+
+
 def labelled(
     rng: np.random.Generator,
     rows: csr_matrix,
@@ -159,7 +172,12 @@ def labelled(
     margins += NOISE * margins.std() * rng.standard_normal(len(margins))
     labels = np.where(margins > np.quantile(margins, 1 - positives), 1, -1).astype(np.float32)
     labels[rng.random(len(labels)) < flipped] *= -1
-    cut = len(labels) - HELD_OUT
+    return cut(rows, labels)
+
+
+def cut(rows: csr_matrix, labels: Labels) -> Parts:
+    """Return the rows as float32 and int32 in two splits, the last HELD_OUT to test on."""
     rows = csr_matrix(rows, dtype=np.float32)
     rows.indices, rows.indptr = rows.indices.astype(np.int32), rows.indptr.astype(np.int32)
-    return Split(rows[:cut], labels[:cut]), Split(rows[cut:], labels[cut:])
+    learning = len(labels) - HELD_OUT
+    return Split(rows[:learning], labels[:learning]), Split(rows[learning:], labels[learning:])

@@ -58,9 +58,13 @@ class PeerRun:
     load_seconds: float
     usage: Usage
 
-    def seconds_to(self, accuracy: float) -> float:
-        """Return the least training time that reached a test accuracy, infinite if none did."""
-        return min((p["seconds"] for p in self.points if p["accuracy"] >= accuracy), default=math.inf)
+    def seconds_to(self, accuracy: float, *, within_passes: bool = False) -> float:
+        """Return the least training time that reached a test accuracy, infinite if none did.
+
+        Only whole passes count, after which a solver's users can stop it, unless `within_passes`.
+        """
+        points = [p for p in self.points if within_passes or not p["passes"] % 1 > 0]
+        return min((p["seconds"] for p in points if p["accuracy"] >= accuracy), default=math.inf)
 
     @property
     def rows_per_second(self) -> float:

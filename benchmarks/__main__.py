@@ -47,7 +47,7 @@ PACKAGES = ("mpisgd", "numpy", "scipy", "scikit-learn", "liblinear-official", "v
 
 def main() -> int:
     """Return 0 when every claim holds, else 1."""
-    options = parser().parse_args()
+    options = parse()
     directory: Path = options.out.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     pythons = (sys.executable, *([options.other_python] if options.other_python else []))
@@ -62,16 +62,20 @@ def main() -> int:
     return 0 if all(claim.holds for result in results for claim in result.claims) else 1
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def parse() -> argparse.Namespace:
+    """Return the options of the command line; exit with 2 when they are wrong."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    made.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
+    made.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     made.add_argument("--data", type=Path, help="a prepared file with a test split, RCV1's; none: generated rows")
     made.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="directory to write to")
     made.add_argument("--seeds", type=int, default=5, help="runs of what is repeated; fewer for a trial")
     made.add_argument("--copies", type=int, default=35, help="of the rows in the full-size set; fewer for a trial")
     made.add_argument("--other-python", help="the interpreter of an environment with another MPI, for idle")
-    return made
+    options = made.parse_args()
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        made.error(f"no such part: {' '.join(unknown)}; expected some of {' '.join(PARTS)}")
+    return options
 
 
 def run_part(name: str, bench: Bench) -> report.Result:

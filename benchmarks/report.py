@@ -136,7 +136,7 @@ def plot(path: Path, curves: Iterable[Curve], rows: str) -> None:
 
     figure, (over_time, over_passes) = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
     for curve in curves:
-        style = {"label": curve.name, "marker": ".", "linewidth": 2 if curve.name.startswith("mpisgd") else 1}
+        style = {"label": curve.name, "marker": None if curve.name.startswith("mpisgd") else "."}
         over_time.plot(curve.seconds, curve.accuracy, **style)
         over_passes.plot(curve.passes, curve.accuracy, **style)
     best = max(max(curve.accuracy) for curve in curves)

@@ -137,9 +137,11 @@ def vowpal_wabbit(task: Task) -> Iterator[Point]:
     text = task.path.with_suffix(".vw")
     common = f"-d {text} --cache_file {text}.cache --quiet --holdout_off --loss_function hinge -b {VW_BITS}"
     if not text.exists():
-        with text.open("wb") as file:
+        partial = text.with_suffix(".partial")
+        with partial.open("wb") as file:
             for block in sets.svmlight(sets.Split(task.rows, task.labels)):
                 file.write(block.replace(b"+1 ", b"1 | ").replace(b"-1 ", b"-1 | "))
+        partial.replace(text)
         Workspace(f"{common} --noop").finish()
     for passes in (1, 2):
         began = time.perf_counter()

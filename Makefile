@@ -1,6 +1,7 @@
 # make demo    set up .venv and run the main job on nine ranks
 # make test    set up both environments and pass all tests
 # make check   style, types, floors
+# make bench   measure this program and its peers
 PYTHON ?= python3
 RANKS ?= 9
 
@@ -13,7 +14,7 @@ WITH_OPENMPI = PATH="$(CURDIR)/$(OPENMPI)/bin:$$PATH" OMP_NUM_THREADS=1 \
 	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
 	PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
 
-.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check results readme clean
+.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check bench readme clean
 
 demo: $(MPICH)/.demo
 	$(WITH_MPICH) mpirun -n $(RANKS) python -m mpisgd
@@ -40,9 +41,11 @@ check: $(MPICH)/.check
 	$(MPICH)/bin/mypy
 	$(MPICH)/bin/python -m pytest tests/test_layers.py
 
-# The README's figures: make results DATA=rcv1.h5
-results: $(MPICH)/.check
-	$(WITH_MPICH) python benchmarks/rcv1_table.py $(DATA)
+# Every figure in the README: make bench DATA=rcv1.h5, or some parts of it: make bench PARTS="kernel scaling"
+# A quick trial of the machinery: make bench OPTIONS="--seeds 1 --copies 2". Results: build/bench/.
+bench: $(MPICH)/.bench $(OPENMPI)/.test
+	$(WITH_MPICH) python -m benchmarks $(PARTS) $(if $(DATA),--data $(DATA)) \
+		--other-python $(CURDIR)/$(OPENMPI)/bin/python $(OPTIONS)
 
 readme: $(MPICH)/.check
 	$(MPICH)/bin/python docs/settings_table.py
@@ -58,6 +61,11 @@ $(MPICH)/.demo: pyproject.toml
 $(MPICH)/.check: pyproject.toml
 	$(PYTHON) -m venv $(MPICH)
 	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich,check]"
+	touch $@ $(MPICH)/.demo
+
+$(MPICH)/.bench: pyproject.toml
+	$(PYTHON) -m venv $(MPICH)
+	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich,bench]"
 	touch $@ $(MPICH)/.demo
 
 $(OPENMPI)/.test: pyproject.toml

@@ -1,0 +1,61 @@
+"""One worker's arithmetic against SGDClassifier's and against one product with all rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks import sets
+from benchmarks.bench import ALL_ROWS, MODES, Bench, add_speed, mpisgd_row
+from benchmarks.measure import timed
+from benchmarks.report import Claim, Result
+from mpisgd.compiled_loops import Float
+from mpisgd.config import Config
+from mpisgd.preprocessing import Preprocessing
+from mpisgd.sparse_rows import SparseRows
+from mpisgd.svm import LOSSES, Objective, ScaledVector
+
+SGD = "scikit-learn SGDClassifier"
+PRODUCT = "one X @ w"
+DIRECT = "mpisgd's kernel alone, called directly"
+
+
+def run(bench: Bench) -> Result:
+    """Run all in turn, once for each seed."""
+    result = Result("kernel", f"one worker on {bench.full.name}")
+    train = sets.load(bench.full.path, "train")
+    count = train.rows.shape[0]
+    ones = np.ones(train.rows.shape[1], np.float32)
+    with_bias = Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(train.rows))
+    for seed in bench.seeds:
+        seconds = timed(lambda: train.rows @ ones, repeats=5)
+        add_pass(result, PRODUCT, seconds, count)
+        add_pass(result, DIRECT, timed(lambda: one_pass(with_bias, train.labels)), count)
+        for mode in MODES:
+            add_speed(result, mpisgd_row(mode, 1), bench.speed_run(mode, 1, seed), count)
+        bench.try_peer(SGD, bench.full, seed, result)
+    for row in (DIRECT, *(mpisgd_row(mode, 1) for mode in MODES)):
+        rate = result.median(row, "rows/s") / result.median(SGD, "rows/s")
+        work = result.median(row, ALL_ROWS) / result.median(PRODUCT, ALL_ROWS)
+        result.claims += [
+            Claim(f"{row}: rows/s, over SGDClassifier's", rate, 5, at_least=True),
+            Claim(f"{row}: one pass, of one X @ w", work, 1.6),
+        ]
+    return result
+
+
+def add_pass(result: Result, row: str, seconds: float, rows: int) -> None:
+    """Add one pass over so many rows."""
+    result.figure(row, ALL_ROWS, seconds)
+    result.figure(row, "rows/s", rows / seconds)
+
+
+def one_pass(rows: SparseRows, labels: Float) -> None:
+    """Take one pass of mini-batch steps from zeros, as a worker's turns do: the kernel and nothing around it.
+
+    The rows have their bias column; labels are +1 and -1, float32 (rows,).
+    """
+    objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True)
+    weights = ScaledVector(np.zeros(rows.column_count, np.float32))
+    batch = Config().batch_size
+    for start in range(0, len(rows), batch):
+        objective.minibatch_step(weights, rows, labels, start, min(start + batch, len(rows)), 0.5)

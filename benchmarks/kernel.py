@@ -56,6 +56,4 @@ def one_pass(rows: SparseRows, labels: Float) -> None:
     """
     objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True)
     weights = ScaledVector(np.zeros(rows.column_count, np.float32))
-    batch = Config().batch_size
-    for start in range(0, len(rows), batch):
-        objective.minibatch_step(weights, rows, labels, start, min(start + batch, len(rows)), 0.5)
+    objective.minibatch_steps(weights, rows, labels, 0, len(rows), Config().batch_size, 0.5)

@@ -45,7 +45,14 @@ def after_rounds(
 def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool) -> tuple[Vector, Vector]:
     """Return what worker k, counted from 0, adds to the sum, having processed k rows, and where the sum goes."""
     exchange.changes[:] = changes
-    return exchange.buffers(k + 1, rows=k, round_trip=0.001, log_decay=np.log(decay), stop=stop and k == 0)
+    return exchange.buffers(
+        k + 1,
+        rows=k,
+        changes_sent=np.count_nonzero(changes),
+        round_trip=0.001,
+        log_decay=np.log(decay),
+        stop=stop and k == 0,
+    )
 
 
 def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, stop: bool = False) -> Vector:

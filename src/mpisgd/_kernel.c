@@ -210,10 +210,72 @@ static PyObject *minibatch_steps(PyObject *module, PyObject *arguments)
     return right ? Py_BuildValue("nd", start, to.scale) : NULL;
 }
 
+/* changes = (mine - shared) scale; returns how many are not 0. */
+static PyObject *subtract(PyObject *module, PyObject *arguments)
+{
+    Py_buffer mine, shared, changes;
+    double scale;
+    if (!PyArg_ParseTuple(arguments, "y*y*dw*", &mine, &shared, &scale, &changes))
+        return NULL;
+    int right = check(mine.len == shared.len && mine.len == changes.len, "weights and changes");
+    int64_t nonzero = 0;
+    if (right) {
+        const float *a = mine.buf, *b = shared.buf;
+        float *out = changes.buf, factor = (float)scale;
+        int32_t count = 0;
+        #pragma omp simd reduction(+ : count)
+        for (Py_ssize_t j = 0; j < changes.len / 4; j++) {
+            out[j] = (a[j] - b[j]) * factor;
+            count += out[j] != 0;
+        }
+        nonzero = count;
+    }
+    PyBuffer_Release(&mine);
+    PyBuffer_Release(&shared);
+    PyBuffer_Release(&changes);
+    return right ? PyLong_FromLongLong(nonzero) : NULL;
+}
+
+/* e^x of a small x, to float32's last bit. */
+static float small_exp(float x)
+{
+    return 1 + x * (1 + x * (0.5f + x * (1.0f / 6 + x * (1.0f / 24))));
+}
+
+/* w = exp(g L) w + g d, with a gain g of each column. */
+static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns, float log_decay)
+{
+    if (fabsf(log_decay) < 0.05f) { /* and no gain is above 1 */
+        #pragma omp simd
+        for (Py_ssize_t j = 0; j < columns; j++)
+            weights[j] = weights[j] * small_exp(gains[j] * log_decay) + gains[j] * changes[j];
+    } else {
+        for (Py_ssize_t j = 0; j < columns; j++)
+            weights[j] = weights[j] * expf(gains[j] * log_decay) + gains[j] * changes[j];
+    }
+}
+
+static PyObject *merge(PyObject *module, PyObject *arguments)
+{
+    Py_buffer weights, gains, changes;
+    double log_decay;
+    if (!PyArg_ParseTuple(arguments, "w*y*y*d", &weights, &gains, &changes, &log_decay))
+        return NULL;
+    int right = check(weights.len == gains.len && weights.len == changes.len, "weights, gains and changes");
+    if (right)
+        merge_each(weights.buf, gains.buf, changes.buf, weights.len / 4, (float)log_decay);
+    PyBuffer_Release(&weights);
+    PyBuffer_Release(&gains);
+    PyBuffer_Release(&changes);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
     {"multiply", multiply, METH_VARARGS, NULL},
     {"copy_rows", copy_rows, METH_VARARGS, NULL},
     {"minibatch_steps", minibatch_steps, METH_VARARGS, NULL},
+    {"subtract", subtract, METH_VARARGS, NULL},
+    {"merge", merge, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpisgd.job import EXCHANGES_PER_PASS, Job
+from mpisgd.job import Job
 from mpisgd.svm import ScaledVector
 
 # The weight of late steps against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
 LATENESS = 3
+MOST_PER_PASS = 80
 
 
 class Average:
@@ -20,7 +21,7 @@ class Average:
 
     def __init__(self, job: Job) -> None:
         self._vector = np.zeros(job.column_count, np.float32)
-        self._every_rows = job.learning_rows / (2 * EXCHANGES_PER_PASS)
+        self._every_rows = job.learning_rows / MOST_PER_PASS
         self._next_rows = 0.0
         self._taken = 0
 

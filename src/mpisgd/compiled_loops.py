@@ -1,11 +1,11 @@
-"""The loops over CSR rows that nearly all time is spent in: our own kernel, or SciPy's where it was not compiled.
+"""The loops that nearly all time is spent in: our own kernel, or SciPy's and NumPy's where it was not compiled.
 
 `_kernel` is made from `_kernel.c` when the package is installed, if there is a C compiler. Without it the program does
 the same some ten times more slowly: with SciPy's compiled loops, called without the matrix object around them, which
 takes longer to build than a mini-batch to multiply. Those are private to SciPy, and this is the only place that touches
 them; `tests/test_compiled_loops.py` holds both ways to each other and to SciPy's public one.
 
-All functions take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
+Functions of rows take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
 `columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied. Columns are int32,
 pointers int32 or int64, all floats float32.
 """
@@ -108,6 +108,24 @@ def minibatch_steps(
         vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
     )  # fmt: skip
     return reached
+
+
+def subtract(mine: Float, shared: Float, scale: float, changes: Float) -> int:
+    """Write (mine - shared) scale to `changes` and return how many of them are not 0. All are (column_count,)."""
+    if _kernel is not None:
+        return int(_kernel.subtract(mine, shared, scale, changes))
+    np.subtract(mine, shared, out=changes)
+    changes *= np.float32(scale)
+    return int(np.count_nonzero(changes))
+
+
+def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> None:
+    """Change `weights` to exp(g L) w + g d, in place: gains g, 0 < g <= 1, and changes d of every column, L <= 0."""
+    if _kernel is not None:
+        _kernel.merge(weights, gains, changes, log_decay)
+        return
+    weights *= np.exp(gains * np.float32(log_decay))
+    weights += gains * changes
 
 
 @functools.cache

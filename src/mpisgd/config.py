@@ -63,7 +63,8 @@ class Config:
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int | None = setting(
         None,
-        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 40 exchanges",
+        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 6 exchanges for every worker"
+        " but one",
         unit="steps",
         ge=1,
     )
@@ -94,7 +95,7 @@ class Config:
     eval_interval: float = setting(0.5, "time between measurements of accuracy", unit="s", gt=0)
     eval_split: EvalSplit = setting(
         "validation",
-        "rows measured while training: validation (5 % of the training rows, at most 10,000, or the file's own)"
+        "rows measured while training: validation (5 % of the training rows, at most 5,000, or the file's own)"
         " or test, as the original did; otherwise the test rows are scored once, at the end",
     )
     run_dir: str | None = setting(None, "directory for model, config and metrics; none: runs/<date and time>")

@@ -15,10 +15,9 @@ COUNT_EVERY-th: counting would otherwise double what travels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from mpisgd import compiled_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
@@ -33,7 +32,7 @@ class Exchange:
     A buffer is changes (column_count), slots, and in a round that counts the counts (column_count). A worker writes its
     own slots and leaves those of others 0. Nothing is allocated from round to round.
 
-    changes  the view of this worker's changes of the weights, float32 (column_count,)
+    changes  the view of this worker's changes of the weights, float32 (column_count,); written before `buffers`
     """
 
     def __init__(self, column_count: int, workers: int, rule: Merge) -> None:
@@ -44,40 +43,32 @@ class Exchange:
         self._mine = np.zeros(parts * column_count + slots, np.float32)
         self._total = np.zeros_like(self._mine)
         self._short = column_count + slots
-        self._changed = np.empty(column_count, np.bool_)
-        self._scratch = np.empty(column_count, np.float32)
-        # of every column, or of all alike
-        self._gain: Any = np.float32(1 / workers if rule == "mean" else 1)
+        self._gains = np.full(column_count, 1 / workers if rule == "mean" else 1, np.float32)
         self._round = 0
         self.changes = self._mine[:column_count]
 
     def buffers(
-        self, worker: int, *, rows: int, round_trip: float, log_decay: float, stop: bool
+        self, worker: int, *, rows: int, changes_sent: int, round_trip: float, log_decay: float, stop: bool
     ) -> tuple[Float, Float]:
-        """Complete this worker's part of the round, its `changes` written; return what to add and where the sum goes.
+        """Complete this worker's part of the round; return what to add and where the sum goes.
 
         `worker` counts from 1. `stop` is the word of one worker, which all hear, that this round is the last.
         """
-        changed = np.not_equal(self.changes, 0, out=self._changed)
         self._shared(self._mine)[:] = stop, log_decay
-        self._of_workers(self._mine)[worker - 1] = rows, np.count_nonzero(changed), round_trip
+        self._of_workers(self._mine)[worker - 1] = rows, changes_sent, round_trip
         if not self._is_counting():
             return self._mine[: self._short], self._total[: self._short]
-        self._mine[self._short :] = changed
+        np.not_equal(self.changes, 0, out=self._mine[self._short :], casting="unsafe")
         return self._mine, self._total
 
     def merge(self, weights: Float) -> None:
         """Apply the sum to `weights` in place; the same on every worker."""
         if self._is_counting():
-            counts = np.maximum(self._total[self._short :], 1)
-            self._gain = np.reciprocal(np.sqrt(counts, out=counts), out=counts)
+            np.sqrt(np.maximum(self._total[self._short :], 1), out=self._gains)
+            np.reciprocal(self._gains, out=self._gains)
         self._round += 1
-        log_decay, scratch = self._shared(self._total)[1], self._scratch
-        if log_decay:
-            np.multiply(self._gain, log_decay, out=scratch)
-            weights *= np.exp(scratch, out=scratch)
-        np.multiply(self._gain, self._total[: self._columns], out=scratch)
-        weights += scratch
+        log_decay = float(self._shared(self._total)[1])
+        compiled_loops.merge(weights, self._gains, self._total[: self._columns], log_decay)
 
     @property
     def stops(self) -> bool:

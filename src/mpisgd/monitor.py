@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from mpisgd.compiled_loops import Float
 from mpisgd.console import Console
 from mpisgd.errors import RunError
@@ -195,5 +193,5 @@ class Monitor:
 
 
 def _percentile(values: deque[float] | deque[int], percent: int) -> float:
-    """Return the smallest value that is at least so many per cent of the others; 0 of none."""
-    return float(sorted(values)[(len(values) - 1) * percent // 100]) if values else 0.0
+    """Return the smallest value that so many per cent of all are no larger than; 0 of none."""
+    return float(sorted(values)[-(-len(values) * percent // 100) - 1]) if values else 0.0

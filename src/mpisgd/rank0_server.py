@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from mpisgd.averaging import Average, Latest, made_for
 from mpisgd.channel import Channel, Letter
 from mpisgd.compiled_loops import Float
@@ -150,9 +148,9 @@ class AsyncServer:
         weights, monitor = self._weights, self._monitor
         header, columns, changes = unpack_update(update)
         staleness = weights.version - header.version
-        weights.add(columns, changes, header.decay, staleness)
+        changes_sent = weights.add(columns, changes, header.decay, staleness)
         monitor.bytes_up += len(update)
-        monitor.count_turn(header.rows, int(np.count_nonzero(changes)), header.round_trip, staleness)
+        monitor.count_turn(header.rows, changes_sent, header.round_trip, staleness)
         self._average.look(weights.current, monitor.rows)
         monitor.check_limits()
         stop = monitor.stop_reason is not None

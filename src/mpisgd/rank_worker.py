@@ -7,8 +7,11 @@ tell the server goodbye
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from mpisgd import compiled_loops
 from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
@@ -66,13 +69,18 @@ def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> N
     rows_done, round_trip = 0, 0.0
     while not (job.is_done(rows_done) or exchange.stops):
         rows = learner.turn(local, job.step_size(rows_done))
-        changes = exchange.changes
-        np.subtract(local.vector, shared, out=changes)
-        changes *= np.float32(local.scale)
-        withheld = _withhold(changes, job.config.gradient_threshold)
-        stop = leader is not None and leader.wants_stop
+        changes_sent = compiled_loops.subtract(local.vector, shared, local.scale, exchange.changes)
+        withheld = None
+        if job.config.gradient_threshold > 0:
+            withheld = _withhold(exchange.changes, job.config.gradient_threshold)
+            changes_sent = int(np.count_nonzero(exchange.changes))
         mine, total = exchange.buffers(
-            channel.rank, rows=rows, round_trip=round_trip, log_decay=np.log(local.scale), stop=stop
+            channel.rank,
+            rows=rows,
+            changes_sent=changes_sent,
+            round_trip=round_trip,
+            log_decay=math.log(local.scale),
+            stop=leader is not None and leader.wants_stop,
         )
         sent_at = channel.now()
         channel.worker_merge(mine, total)
@@ -97,10 +105,8 @@ def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
         leader.drain(orders_sent)
 
 
-def _withhold(changes: Float, threshold: float) -> Float | None:
-    """Zero the changes up to the threshold, in place, and return them; None without a threshold."""
-    if threshold == 0:
-        return None
+def _withhold(changes: Float, threshold: float) -> Float:
+    """Zero the changes up to the threshold, in place, and return them."""
     withheld = np.where(np.abs(changes) <= threshold, changes, np.float32(0))
     changes -= withheld
     return withheld

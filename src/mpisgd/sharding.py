@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 VALIDATION_FRACTION = 0.05
-VALIDATION_MOST = 10_000
+VALIDATION_MOST = 5_000
 NOBODY = -1
 
 
 def choose_validation(rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which of the training rows are held out to measure on, bool (rows,): 5 %, at most 10,000."""
+    """Return which of the training rows are held out to measure on, bool (rows,): 5 %, at most 5,000."""
     held_out = np.zeros(rows, np.bool_)
     count = min(max(1, round(VALIDATION_FRACTION * rows)), VALIDATION_MOST, rows)
     held_out[rng.choice(rows, size=count, replace=False)] = True

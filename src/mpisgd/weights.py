@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import compiled_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.messages import ReplyHeader, dense_is_smaller
 from mpisgd.svm import ScaledVector
@@ -43,32 +44,51 @@ class ServerWeights:
         self.log_folded = 0.0
         self._cautious = cautious
         self._changed_at = np.zeros(len(initial), np.int64)
-        self._times_changed = np.zeros(len(initial), np.int64)
+        self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
 
-    def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> None:
-        """Merge a turn: shrink all by its decay, add its changes of the weights."""
+    def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> int:
+        """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0."""
         self.version += 1
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
+        where: Any = changes != 0 if columns is None else columns
         if columns is None:
-            columns = np.flatnonzero(changes)
-            changes = changes[columns]
-        self._changed_at[columns] = self.version
-        self._times_changed[columns] += 1
+            np.copyto(self._changed_at, self.version, where=where)
+            np.add(self._times_changed, where, out=self._times_changed)
+        else:
+            self._changed_at[columns] = self.version
+            self._times_changed[columns] += 1
         if self._cautious and staleness > 0:
-            rate = self._times_changed[columns] / self.version
-            gain: Float = (1 / np.sqrt(1 + staleness * rate)).astype(np.float32)
-            changes = changes * gain
-            self.current.vector[columns] *= 1 + (1 - gain) * np.float32(1 - decay) / rate
-        self.current.vector[columns] += changes * np.float32(1 / self.current.scale)
+            changes = self._with_caution(columns, where, changes, decay, staleness)
+        step = changes * np.float32(1 / self.current.scale)
+        if columns is None:
+            self.current.vector += step
+            return int(np.count_nonzero(where))
+        self.current.vector[columns] += step
+        return len(columns)
 
     def changes_since(self, version: int) -> tuple[Columns, Float]:
         """Return the columns that changed after `version` and the vector there; whole where that is smaller."""
-        columns = np.flatnonzero(self._changed_at > version)
-        if dense_is_smaller(len(columns), len(self._changed_at)):
+        changed = self._changed_at > version
+        if dense_is_smaller(int(np.count_nonzero(changed)), len(changed)):
             return None, self.current.vector
+        columns = np.flatnonzero(changed)
         return columns, self.current.vector[columns]
+
+    def _with_caution(self, columns: Columns, where: Any, changes: Float, decay: float, staleness: int) -> Float:
+        """Return g_j d_j, and give the columns that the turn changes back what is too much of its penalty."""
+        times = self._times_changed if columns is None else self._times_changed[columns]
+        rate = np.maximum(times, 1) * np.float32(1 / self.version)
+        gain = 1 / np.sqrt(1 + np.float32(staleness) * rate)
+        if decay < 1:
+            given_back = 1 + (1 - gain) * np.float32(1 - decay) / rate
+            if columns is None:
+                np.multiply(self.current.vector, given_back, out=self.current.vector, where=where)
+            else:
+                self.current.vector[columns] *= given_back
+        cautious: Float = changes * gain
+        return cautious
 
     def _fold_scale(self) -> None:
         self.current.vector *= np.float32(self.current.scale)
@@ -79,7 +99,10 @@ class ServerWeights:
 
 @dataclass(slots=True)
 class Turn:
-    """What a worker sends of a turn: the changes of the weights at `columns` (None: at all), and the decay."""
+    """What a worker sends of a turn: the changes of the weights at `columns` (None: at all), and the decay.
+
+    Where they are of all columns they are the worker's own memory, and change with the next turn.
+    """
 
     columns: Columns
     changes: Float
@@ -96,41 +119,43 @@ class WorkerWeights:
     def __init__(self, initial: Float) -> None:
         self.local = ScaledVector(initial.copy())
         self._base = initial.copy()
+        self._changes = np.empty_like(initial)
         self._scale_sent = 1.0
         self._log_folded = 0.0
 
     def take_turn(self, threshold: float) -> Turn:
         """Take out what the turn changed by more than `threshold`, as sent from now on; keep the rest."""
-        vector, scale = self.local.vector, self.local.scale
-        columns = np.flatnonzero(vector != self._base)
-        changes = (vector[columns] - self._base[columns]) * np.float32(scale)
+        vector, changes = self.local.vector, self._changes
+        count = compiled_loops.subtract(vector, self._base, self.local.scale, changes)
         if threshold > 0:
-            large = np.abs(changes) > threshold
-            columns, changes = columns[large], changes[large]
+            changes[np.abs(changes) <= threshold] = 0
+            count = int(np.count_nonzero(changes))
+        decay, self._scale_sent = self.local.scale / self._scale_sent, self.local.scale
+        if dense_is_smaller(count, len(vector)):
+            np.copyto(self._base, vector, where=True if threshold == 0 else changes != 0)
+            return Turn(None, changes, decay)
+        columns = np.flatnonzero(changes)
         self._base[columns] = vector[columns]
-        turn = Turn(columns, changes, scale / self._scale_sent)
-        self._scale_sent = scale
-        if dense_is_smaller(len(columns), len(vector)):
-            turn.columns, turn.changes = None, _spread(columns, changes, len(vector))
-        return turn
+        return Turn(columns, changes[columns], decay)
 
     def hear(self, header: ReplyHeader, columns: Columns, values: Float) -> None:
-        """Move to the server's weights, which contain every update sent so far, keeping what is not sent."""
+        """Move to the server's weights, which contain every update sent so far, keeping what is not sent.
+
+        Value plus nothing unsent is the value: so the worker has the server's very bits.
+        """
         unsent_decay = self.local.scale / self._scale_sent
         if header.log_folded != self._log_folded:
             factor = np.float32(math.exp(header.log_folded - self._log_folded))
             self.local.vector *= factor
             self._base *= factor
             self._log_folded = header.log_folded
-        where: Any = slice(None) if columns is None else columns
-        unsent = self.local.vector[where] - self._base[where]
-        self._base[where] = values
-        self.local.vector[where] = values + unsent  # in this order nothing unsent gives the server's very bits
+        if columns is None:
+            np.subtract(self.local.vector, self._base, out=self.local.vector)
+            np.copyto(self._base, values)
+            self.local.vector += values
+        else:
+            unsent = self.local.vector[columns] - self._base[columns]
+            self._base[columns] = values
+            self.local.vector[columns] = values + unsent
         self._scale_sent = header.scale
         self.local.scale = header.scale * unsent_decay
-
-
-def _spread(columns: NDArray[np.signedinteger[Any]], changes: Float, column_count: int) -> Float:
-    dense = np.zeros(column_count, np.float32)
-    dense[columns] = changes
-    return dense

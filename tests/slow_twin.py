@@ -24,8 +24,6 @@ from mpisgd.sparse_rows import SparseRows
 
 Vector = NDArray[np.float64]
 
-BIAS_STEP = 0.01
-
 
 def dense(rows: SparseRows) -> Vector:
     """Return the rows as a dense float64 matrix (rows, column_count); repeated columns add up."""
@@ -57,37 +55,46 @@ def loss_slope(name: str, m: float) -> float:
     return 1 / (1 + math.exp(m)) if m < 0 else math.exp(-m) / (1 + math.exp(-m))
 
 
+def row_step(name: str, m: float, eta: float, squared_norm: float) -> float:
+    """Return t, by which a row moves w along y x: eta times the slope, less where that would go past its own optimum.
+
+    The hinge ends at its kink. The others divide by 1 + eta C ||x||^2, with C the most that the loss can be curved.
+    """
+    if name == "hinge":
+        return min(eta, (1 - m) / squared_norm) if m < 1 and squared_norm > 0 else eta * loss_slope(name, m)
+    return eta * loss_slope(name, m) / (1 + eta * {"squared_hinge": 2, "logistic": 0.25}[name] * squared_norm)
+
+
 def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
     """Return a = 1 / (1 + eta lambda B), by which the penalty shrinks all weights in a step of B rows."""
     assert config.regularization is not None
     return 1 / (1 + eta * config.regularization * batch_rows)
 
 
-def gradient_steps(config: Config, w: Vector, rows: Vector, labels: Vector) -> Vector:
-    """Return sum_i -l'(y_i x_i.w) y_i x_i, every x_i.w at the same w."""
+def row_steps(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float) -> Vector:
+    """Return sum_i t_i y_i x_i, every x_i.w at the same w."""
     steps = np.zeros_like(w)
     for x, y in zip(rows, labels, strict=True):
-        margin = y * float(x @ w)
-        steps += loss_slope(config.loss, margin) * y * x
+        steps += row_step(config.loss, y * float(x @ w), eta, float(x @ x)) * y * x
     return steps
 
 
-def step_sizes(config: Config, weights: int, eta: float) -> Vector:
-    """Return the step size of every weight: eta, and of the bias (the last, where there is one) a hundredth."""
-    etas = np.full(weights, eta)
+def shares(config: Config, weights: int, bias_step: float) -> Vector:
+    """Return the share of the step size that every weight learns with: 1, and of the bias (the last) its own."""
+    share = np.ones(weights)
     if config.bias:
-        etas[-1] *= BIAS_STEP
-    return etas
+        share[-1] = bias_step
+    return share
 
 
-def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float) -> Vector:
+def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float, bias_step: float) -> Vector:
     """Return the weights after one mini-batch step on all of these rows.
 
-    w_j <- a_j w_j + eta_j sum_i -l'(y_i x_i.w) y_i x_ij,   a_j = 1 / (1 + eta_j lambda B)
+    w_j <- a_j w_j + s_j sum_i t_i y_i x_ij,   a_j = 1 / (1 + s_j eta lambda B), s_j = 1, of the bias its own share
     """
-    etas = step_sizes(config, len(w), eta)
-    decays = np.array([penalty_decay(config, eta_j, len(rows)) for eta_j in etas])
-    return decays * w + etas * gradient_steps(config, w, rows, labels)
+    share = shares(config, len(w), bias_step)
+    decays = np.array([penalty_decay(config, eta * share_j, len(rows)) for share_j in share])
+    return decays * w + share * row_steps(config, w, rows, labels, eta)
 
 
 def step_size(config: Config, learning_rate: float, passes: float) -> float:
@@ -145,6 +152,7 @@ class TwinWorker:
     config: Config
     rows: Vector
     labels: Vector
+    bias_step: float
     next_row: int = field(default=0)
 
     def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int]:
@@ -161,10 +169,11 @@ class TwinWorker:
             start, stop = self.next_row, min(self.next_row + self.config.batch_size, len(self.rows))
             w = turn_decay * known + changes
             batch, labels = self.rows[start:stop], self.labels[start:stop]
-            etas = step_sizes(self.config, len(w), eta)
+            share = shares(self.config, len(w), self.bias_step)
             decay = penalty_decay(self.config, eta, stop - start)
-            bias_decays = np.array([penalty_decay(self.config, eta_j, stop - start) for eta_j in etas])
-            changes = decay * changes + (bias_decays - decay) * w + etas * gradient_steps(self.config, w, batch, labels)
+            own_decays = np.array([penalty_decay(self.config, eta * share_j, stop - start) for share_j in share])
+            moved = share * row_steps(self.config, w, batch, labels, eta)
+            changes = decay * changes + (own_decays - decay) * w + moved
             turn_decay *= decay
             turn_rows += stop - start
             self.next_row = 0 if stop == len(self.rows) else stop
@@ -172,10 +181,13 @@ class TwinWorker:
 
 
 def _workers(
-    config: Config, rows_by_worker: Sequence[SparseRows], labels_by_worker: Sequence[NDArray[np.float32]]
+    config: Config,
+    rows_by_worker: Sequence[SparseRows],
+    labels_by_worker: Sequence[NDArray[np.float32]],
+    bias_step: float,
 ) -> list[TwinWorker]:
     pairs = zip(rows_by_worker, labels_by_worker, strict=True)
-    return [TwinWorker(config, dense(rows), labels.astype(np.float64)) for rows, labels in pairs]
+    return [TwinWorker(config, dense(rows), labels.astype(np.float64), bias_step) for rows, labels in pairs]
 
 
 def split_by_threshold(changes: Vector, threshold: float) -> tuple[Vector, Vector]:
@@ -194,6 +206,7 @@ def twin_run(
     labels_by_worker: Sequence[NDArray[np.float32]],
     config: Config,
     learning_rows: int,
+    bias_step: float,
 ) -> Vector:
     """Return the server's final weights, float64 (column_count,), of an async run with one worker.
 
@@ -205,7 +218,7 @@ def twin_run(
     """
     assert config.mode == "async"
     assert config.passes is not None
-    (worker,) = _workers(config, rows_by_worker, labels_by_worker)
+    (worker,) = _workers(config, rows_by_worker, labels_by_worker, bias_step)
     assert config.learning_rate is not None
     server = beginning(config, rows_by_worker, labels_by_worker)
     average = TwinAverage(config, learning_rows)
@@ -250,6 +263,7 @@ def twin_sync(
     labels_by_worker: Sequence[NDArray[np.float32]],
     config: Config,
     learning_rows: int,
+    bias_step: float,
 ) -> Vector:
     """Return the final weights, float64 (column_count,), of a sync run with a worker for each shard.
 
@@ -261,7 +275,7 @@ def twin_sync(
     assert config.mode == "sync"
     assert config.passes is not None
     assert config.learning_rate is not None
-    workers = _workers(config, rows_by_worker, labels_by_worker)
+    workers = _workers(config, rows_by_worker, labels_by_worker, bias_step)
     shared = beginning(config, rows_by_worker, labels_by_worker)
     average = TwinAverage(config, learning_rows)
     withheld = [np.zeros_like(shared) for _ in workers]

@@ -15,6 +15,7 @@ from mpisgd.beginning import (
     row_facts,
     step_sizes,
     try_step_sizes,
+    with_bias_step,
 )
 from mpisgd.config import Config
 from mpisgd.job import Job
@@ -23,7 +24,9 @@ from strategies import rows_from
 
 
 def job(**settings: Any) -> Job:
-    return Job.planned(Config(**settings), feature_count=3, learning_rows=1000, workers=2)
+    """Return a job for rows of four columns, the bias's among them where there is one."""
+    features = 3 if settings.get("bias", True) else 4
+    return Job.planned(Config(**settings), features, learning_rows=1000, workers=2)
 
 
 def shard(rows: int, size: float = 1.0) -> Shard:
@@ -35,26 +38,40 @@ def shard(rows: int, size: float = 1.0) -> Shard:
 
 
 def test_facts_are_of_the_rows_as_they_are_learnt_from():
-    found = row_facts(shard(50, size=2.0))
+    found = row_facts(shard(50, size=2.0), has_bias=True)
     assert len(found) == ROW_FACTS
     labels = shard(50).labels
-    np.testing.assert_allclose(found, [50, 50 * (2.0**2 + 1), labels.sum()])
+    in_the_larger_column = 25 + abs(labels.sum()) / 2
+    np.testing.assert_allclose(found, [50, 50 * (2.0**2 + 1), labels.sum(), in_the_larger_column * 2.0**2])
+
+
+def test_without_a_bias_the_last_column_is_as_the_others():
+    made = Shard(rows_from([[(0, 1.0), (1, 3.0)]] * 4, 2), np.ones(4, np.float32))
+    assert row_facts(made, has_bias=False)[3] == 4 * 9
+    assert row_facts(made, has_bias=True)[3] == 4 * 1
+
+
+@pytest.mark.parametrize(("mean_square", "expected"), [(0.0, 0.01), (0.002, 0.01), (0.3, 0.3), (40.0, 40.0)])
+def test_the_bias_learns_as_fast_as_the_largest_column(mean_square: float, expected: float):
+    assert with_bias_step(job(), np.array([8, 8, 0, 8 * mean_square])).bias_step == pytest.approx(expected)
 
 
 def test_the_bias_begins_at_the_mean_label():
-    facts = np.array([10.0, 20.0, -8.0])
+    facts = np.array([10.0, 20.0, -8.0, 1.0])
     np.testing.assert_allclose(initial_weights(job(), np.zeros(4, np.float32), facts), [0, 0, 0, -0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"bias": False}, {"initial_model": "model.h5"}])
 def test_without_a_bias_or_with_a_model_the_weights_stay_theirs(settings: Any):
     weights = np.arange(4, dtype=np.float32)
-    np.testing.assert_array_equal(initial_weights(job(**settings), weights, np.array([10.0, 20.0, -8.0])), weights)
+    np.testing.assert_array_equal(initial_weights(job(**settings), weights, np.array([10.0, 20.0, -8.0, 1.0])), weights)
 
 
 def chosen(made: Shard, **settings: Any) -> float:
     """Return the step size that one worker with these rows chooses."""
-    facts, a_job = row_facts(made), job(**settings)
+    a_job = job(**settings)
+    facts = row_facts(made, has_bias=a_job.config.bias)
+    a_job = with_bias_step(a_job, facts)
     initial = initial_weights(a_job, np.zeros(4, np.float32), facts)
     sizes = step_sizes(a_job, facts)
     with np.errstate(all="ignore"):
@@ -89,7 +106,7 @@ def test_the_smallest_step_size_nearly_as_good_as_the_best_is_taken(after: list[
 @pytest.mark.parametrize("rows", [1, 2, 3, 5000])
 def test_any_number_of_rows_will_do(rows: int):
     made = shard(rows)
-    sizes = step_sizes(job(), row_facts(made))
+    sizes = step_sizes(job(), row_facts(made, has_bias=True))
     sums = try_step_sizes(job(), np.zeros(4, np.float32), made, sizes)
     assert len(sums) == 2 + len(FACTORS)
     assert sums[0] == min(2000, max(1, rows // 2))
@@ -98,4 +115,4 @@ def test_any_number_of_rows_will_do(rows: int):
 
 def test_rows_without_elements_leave_the_step_size_at_one():
     empty = Shard(rows_from([[], []], 4), np.ones(2, np.float32))
-    assert step_sizes(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0
+    assert step_sizes(job(bias=False), row_facts(empty, has_bias=False))[list(FACTORS).index(1.0)] == 1.0

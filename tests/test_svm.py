@@ -23,9 +23,15 @@ from mpisgd.svm import LOSSES, Objective, ScaledVector, predicted_labels
 from slow_twin import dense, loss_value, step
 from strategies import examples, losses, shards, vectors
 
+BIAS_STEP = 0.01
+
 
 def objective(config: Config) -> Objective:
-    return Job(config, feature_count=1, learning_rows=1).objective
+    return Job(config, feature_count=1, learning_rows=1, bias_step=BIAS_STEP).objective
+
+
+def squared_norms(shard: Shard) -> NDArray[np.float32]:
+    return shard.rows.squared_norms().astype(np.float32)
 
 
 # With the kernel, and without: then SciPy's loops do the same.
@@ -37,13 +43,39 @@ either_way = pytest.mark.parametrize(
 # --- losses
 
 
+NO_SIZE = np.zeros(1, np.float32)
+
+
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_slope_is_the_falling_of_the_value(name: str) -> None:
+def test_the_step_of_a_small_row_is_the_falling_of_the_value(name: str) -> None:
     loss = LOSSES[name]
     margins = np.setdiff1d(np.linspace(-8, 8, 321), [1.0])  # the hinge has a kink at 1
     h = 1e-5
     fall: Any = (loss.value(margins - h) - loss.value(margins + h)) / (2 * h)
-    np.testing.assert_allclose(loss.slope(margins), fall, atol=1e-5)
+    np.testing.assert_allclose(loss.bounded_step(margins, np.zeros_like(margins)), fall, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("name", ["hinge", "squared_hinge"])
+def test_the_step_leads_to_the_proximal_point(name: str, size: float) -> None:
+    """Moving by t y x raises the margin by t ||x||^2: of u l(m + t s) + t^2 s / 2, with eta = u = 1, t is the least."""
+    loss, margins = LOSSES[name], np.linspace(-3, 3, 61)
+    found = loss.bounded_step(margins, np.full_like(margins, size))
+
+    def value(t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return loss.value(margins + t * size) + t**2 * size / 2
+
+    for other in (-1e-3, 1e-3):
+        assert (value(found) <= value(found + other) + 1e-9).all()
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0, 1e6])
+def test_a_logistic_step_stays_short_of_the_proximal_point(size: float) -> None:
+    margins = np.linspace(-6, 6, 61)
+    found = LOSSES["logistic"].bounded_step(margins, np.full_like(margins, size))
+    slope_there = 1 / (1 + np.exp(margins + found * size))
+    assert (found > 0).all()
+    assert (found <= slope_there + 1e-9).all()  # at the proximal point t is the slope there
 
 
 @pytest.mark.parametrize(
@@ -62,7 +94,7 @@ def test_values_of_known_margins(name: str, values: list[float]) -> None:
 def test_margins_of_any_size_neither_overflow_nor_leave_float32(name: Any, values: list[float]) -> None:
     margins = np.array([-1e4, -100, 100, 1e4], np.float32)
     with np.errstate(all="raise", under="ignore"):
-        value, slope = LOSSES[name].value(margins), LOSSES[name].slope(margins)
+        value, slope = LOSSES[name].value(margins), LOSSES[name].bounded_step(margins, NO_SIZE)
     assert value.dtype == slope.dtype == np.float32
     np.testing.assert_allclose(value, values, rtol=1e-6, atol=1e-30)
     far = [20002, 202, 0, 0] if name == "squared_hinge" else [1, 1, 0, 0]
@@ -96,10 +128,12 @@ def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard
     config, weights, shard, start, stop, eta = case
     before = weights.vector.astype(np.float64) * weights.scale
     with loops():
-        reached = objective(config).minibatch_steps(weights, shard.rows, shard.labels, start, stop, stop - start, eta)
+        reached = objective(config).minibatch_steps(
+            weights, shard.rows, shard.labels, squared_norms(shard), start, stop, stop - start, eta
+        )
     assert reached == stop
     batch, labels = dense(shard.rows)[start:stop], shard.labels[start:stop].astype(np.float64)
-    expected = step(config, before, batch, labels, eta)
+    expected = step(config, before, batch, labels, eta, BIAS_STEP)
     largest = np.abs(before).max() + eta * np.abs(batch).sum() * (1 + np.abs(batch @ before).max())
     np.testing.assert_allclose(weights.weights(), expected, rtol=1e-5, atol=1e-6 * largest)
 
@@ -113,7 +147,7 @@ def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
     config, weights, shard, start, stop, eta = case
     before = weights.vector.copy()
     with loops():
-        objective(config).minibatch_steps(weights, shard.rows, shard.labels, start, stop, 2, eta)
+        objective(config).minibatch_steps(weights, shard.rows, shard.labels, squared_norms(shard), start, stop, 2, eta)
     occurring = shard.rows.part(start, stop).compact().columns
     bias = [len(before) - 1] if config.bias else []  # every row has it
     lacking = np.setdiff1d(np.arange(len(before)), [*occurring, *bias])
@@ -128,12 +162,12 @@ def test_steps_one_after_the_other_are_single_ones(
 ) -> None:
     config, together, shard, start, stop, eta = case
     apart = ScaledVector(together.vector.copy(), together.scale)
+    given = shard.rows, shard.labels, squared_norms(shard)
     with loops():
         made = objective(config)
-        made.minibatch_steps(together, shard.rows, shard.labels, start, stop, batch_size, eta)
+        made.minibatch_steps(together, *given, start, stop, batch_size, eta)
         for first in range(start, stop, batch_size):
-            last = min(first + batch_size, stop)
-            made.minibatch_steps(apart, shard.rows, shard.labels, first, last, batch_size, eta)
+            made.minibatch_steps(apart, *given, first, min(first + batch_size, stop), batch_size, eta)
     np.testing.assert_array_equal(together.vector, apart.vector)
     assert together.scale == apart.scale
 
@@ -144,7 +178,8 @@ def test_steps_end_once_the_scale_is_small(loops: Any) -> None:
     weights = ScaledVector(np.ones(5, np.float32))
     with loops():
         made = objective(config)
-        reached = made.minibatch_steps(weights, shard.rows, shard.labels, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
+        given = shard.rows, shard.labels, squared_norms(shard)
+        reached = made.minibatch_steps(weights, *given, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
     assert reached == 10  # each of these steps halves the scale
     assert weights.scale == 2.0**-10
 
@@ -183,7 +218,8 @@ def learnt(config: Config, shard: Shard, passes: int) -> NDArray[np.float64]:
         now = shard.shuffled(rng)
         for start in range(0, len(now.rows), 4):
             stop = min(start + 4, len(now.rows))
-            made.minibatch_steps(weights, now.rows, now.labels, start, stop, 4, 0.3 / (1 + 0.1 * done))
+            given = now.rows, now.labels, squared_norms(now)
+            made.minibatch_steps(weights, *given, start, stop, 4, 0.3 / (1 + 0.1 * done))
         weights = ScaledVector(weights.weights())
     return weights.weights().astype(np.float64)
 

@@ -49,16 +49,18 @@ static float row_dot(const struct rows *rows, int64_t i, const float *weights)
                pointer(rows, i + 1) - first, weights);
 }
 
-/* -l'(m), as in svm.LOSSES. */
-static float slope(enum loss loss, float margin)
+/* The step that a row takes along y x, as in svm.LOSSES: eta -l'(m), bounded so that it does not pass the point where the
+   row's own loss with eta as penalty is least. `size` is eta ||x||^2. */
+static float bounded_step(enum loss loss, float margin, float size)
 {
+    float room = 1 - margin;
     switch (loss) {
     case HINGE:
-        return margin < 1 ? 1.0f : 0.0f;
+        return room <= 0 ? 0 : room < size ? room / size : 1;
     case SQUARED_HINGE:
-        return margin < 1 ? 2 * (1 - margin) : 0.0f;
+        return room <= 0 ? 0 : 2 * room / (1 + 2 * size);
     default:
-        return 0.5f * (1 - tanhf(margin / 2));
+        return 0.5f * (1 - tanhf(margin / 2)) / (1 + 0.25f * size);
     }
 }
 
@@ -160,8 +162,8 @@ struct learning {
 
 /* One mini-batch, the rows start:stop. All margins come first, from the same weights; only rows with a slope are read
    again. `margins` has room for the batch. */
-static void step(const struct rows *rows, const float *labels, int64_t start, int64_t stop, float *margins,
-                 struct learning *to)
+static void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
+                 float *margins, struct learning *to)
 {
     float scale = (float)to->scale;
     for (int64_t i = start; i < stop; i++)
@@ -171,7 +173,8 @@ static void step(const struct rows *rows, const float *labels, int64_t start, in
     float rate = (float)(to->step_size / to->scale);
     float before = to->bias < 0 ? 0 : to->weights[to->bias];
     for (int64_t i = start; i < stop; i++) {
-        float coefficient = slope(to->loss, margins[i - start]) * labels[i] * rate;
+        float size = (float)to->step_size * squared_norms[i];
+        float coefficient = bounded_step(to->loss, margins[i - start], size) * labels[i] * rate;
         if (coefficient != 0)
             add_row(rows, i, coefficient, to->weights);
     }
@@ -183,31 +186,52 @@ static PyObject *minibatch_steps(PyObject *module, PyObject *arguments)
 {
     struct rows rows;
     struct learning to;
-    Py_buffer labels, weights, margins;
+    Py_buffer labels, squared_norms, weights, margins;
     Py_ssize_t start, stop, batch_size;
     int loss, has_bias;
     double smallest_scale;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*py*nnnw*w*ddddidp", &rows.pointers, &rows.columns, &rows.values, &rows.wide,
-                          &labels, &start, &stop, &batch_size, &margins, &weights, &to.scale, &smallest_scale,
+    if (!PyArg_ParseTuple(arguments, "y*y*y*py*y*nnnw*w*ddddidp", &rows.pointers, &rows.columns, &rows.values, &rows.wide,
+                          &labels, &squared_norms, &start, &stop, &batch_size, &margins, &weights, &to.scale, &smallest_scale,
                           &to.step_size, &to.regularization, &loss, &to.bias_step, &has_bias))
         return NULL;
     to.weights = weights.buf;
     to.loss = (enum loss)loss;
     to.bias = has_bias ? weights.len / 4 - 1 : -1;
     int right = complete(&rows) && check(labels.len == 4 * rows.count, "labels")
+        && check(squared_norms.len == 4 * rows.count, "squared norms")
         && check(0 <= start && start <= stop && stop <= rows.count, "range of rows")
         && check(batch_size >= 1 && margins.len >= 4 * batch_size, "batch size")
         && check(loss >= HINGE && loss <= LOGISTIC, "loss");
     while (right && start < stop && to.scale >= smallest_scale) {
         Py_ssize_t end = stop - start < batch_size ? stop : start + batch_size;
-        step(&rows, labels.buf, start, end, margins.buf, &to);
+        step(&rows, labels.buf, squared_norms.buf, start, end, margins.buf, &to);
         start = end;
     }
     release(&rows);
     PyBuffer_Release(&labels);
+    PyBuffer_Release(&squared_norms);
     PyBuffer_Release(&margins);
     PyBuffer_Release(&weights);
     return right ? Py_BuildValue("nd", start, to.scale) : NULL;
+}
+
+static PyObject *squared_norms(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    Py_buffer out;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*pw*", &rows.pointers, &rows.columns, &rows.values, &rows.wide, &out))
+        return NULL;
+    int right = complete(&rows) && check(out.len == 8 * rows.count, "out");
+    const float *values = rows.values.buf;
+    for (int64_t i = 0; right && i < rows.count; i++) {
+        double sum = 0;
+        for (int64_t k = pointer(&rows, i); k < pointer(&rows, i + 1); k++)
+            sum += (double)values[k] * values[k];
+        ((double *)out.buf)[i] = sum;
+    }
+    release(&rows);
+    PyBuffer_Release(&out);
+    return right ? Py_NewRef(Py_None) : NULL;
 }
 
 /* changes = (mine - shared) scale; returns how many are not 0. */
@@ -273,6 +297,7 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
 static PyMethodDef methods[] = {
     {"multiply", multiply, METH_VARARGS, NULL},
     {"copy_rows", copy_rows, METH_VARARGS, NULL},
+    {"squared_norms", squared_norms, METH_VARARGS, NULL},
     {"minibatch_steps", minibatch_steps, METH_VARARGS, NULL},
     {"subtract", subtract, METH_VARARGS, NULL},
     {"merge", merge, METH_VARARGS, NULL},

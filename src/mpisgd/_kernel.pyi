@@ -15,12 +15,14 @@ def copy_rows(
     out_values: Buffer,
     /,
 ) -> None: ...
+def squared_norms(row_pointers: Buffer, columns: Buffer, values: Buffer, wide: bool, out: Buffer, /) -> None: ...
 def minibatch_steps(
     row_pointers: Buffer,
     columns: Buffer,
     values: Buffer,
     wide: bool,
     labels: Buffer,
+    squared_norms: Buffer,
     start: int,
     stop: int,
     batch_size: int,

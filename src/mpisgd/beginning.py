@@ -7,11 +7,14 @@ each is judged on the same rows, and on as many as there are workers to try.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd.averaging import Average
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.shard import Shard
@@ -19,18 +22,40 @@ from mpisgd.svm import ScaledVector
 
 # Rows of each worker that a step size learns from, and as many that it is judged on. Some milliseconds in all.
 SAMPLE_ROWS = 2_000
-# Of the step size 1 / (curvature x mean ||x||^2), which suits unit rows that share few columns.
-FACTORS = 2.0 ** np.arange(-6, 5)
+# Of the step size 1 / (curvature x mean ||x||^2). Smaller ones are not tried: no step is unstable (see svm.Loss), and
+# with few positives nothing that can be learnt from a sample is better than learning nothing.
+FACTORS = 2.0 ** np.arange(5)
 # What learns fastest on a sample is too large for a whole pass. So the smallest step size is taken that falls short of
 # the best by this share of what the best has learnt.
 SHORT_OF_THE_BEST = 0.1
-ROW_FACTS = 3
+# The bias column is in every row, where each other column of text is in few: at their step size it would swing.
+# Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
+SLOWEST_BIAS = 0.01
+ROW_FACTS = 4
+PARTS = 16  # of a sample, after each of which the weights enter the average
 
 
-def row_facts(shard: Shard) -> NDArray[np.float64]:
-    """Return [rows, sum of squared row norms, sum of labels] of a sample, float64 (ROW_FACTS,); to be added up."""
+def row_facts(shard: Shard, *, has_bias: bool) -> NDArray[np.float64]:
+    """Return what `facts` are made of, float64 (ROW_FACTS,), to be added up over the workers.
+
+    Of a sample: [rows, sum of squared row norms, sum of labels, rows x the largest mean square of a column].
+    The last leaves out the column of ones that is the bias.
+    """
     sample = shard.first(SAMPLE_ROWS)
-    return np.array([len(sample.rows), sample.rows.squared_norms().sum(), sample.labels.sum()])
+    rows = sample.rows.compact()
+    columns, place = np.unique(rows.columns, return_inverse=True)
+    squares = np.bincount(place, weights=np.square(rows.values, dtype=np.float64), minlength=len(columns))
+    if has_bias:
+        squares = squares[:-1]  # the last column
+    return np.array([len(rows), rows.squared_norms().sum(), sample.labels.sum(), squares.max(initial=0.0)])
+
+
+def with_bias_step(job: Job, facts: NDArray[np.float64]) -> Job:
+    """Return the job with the bias learning as fast as the column of the largest mean square would.
+
+    So in dense rows the bias is like any other column, and in sparse ones SLOWEST_BIAS as fast.
+    """
+    return dataclasses.replace(job, bias_step=max(SLOWEST_BIAS, float(facts[3] / facts[0])))
 
 
 def initial_weights(job: Job, weights: Float, facts: NDArray[np.float64]) -> Float:
@@ -40,15 +65,14 @@ def initial_weights(job: Job, weights: Float, facts: NDArray[np.float64]) -> Flo
     `weights` is float32 (column_count,), `facts` the sum of all workers' `row_facts`.
     """
     if job.config.bias and job.config.initial_model is None:
-        rows, _, labels = facts
         weights = weights.copy()
-        weights[-1] = labels / rows
+        weights[-1] = facts[2] / facts[0]
     return weights
 
 
 def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the step sizes to try, from small to large, float64 (tries,)."""
-    rows, squared_norms, _ = facts
+    rows, squared_norms = facts[:2]
     curvature = job.objective.loss.curvature
     sizes: NDArray[np.float64] = FACTORS * (rows / (curvature * squared_norms) if squared_norms > 0 else 1.0)
     return sizes
@@ -62,14 +86,24 @@ def try_step_sizes(job: Job, initial: Float, shard: Shard, sizes: NDArray[np.flo
     half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
     sample = shard.first(2 * half)
     judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
-    sums = [float(half), half * _value(job, ScaledVector(initial), judged)]
-    weights = ScaledVector(np.empty_like(initial))
-    for size in sizes.tolist():
-        np.copyto(weights.vector, initial)
-        weights.scale = 1.0
-        job.objective.minibatch_steps(weights, sample.rows, sample.labels, 0, half, job.config.batch_size, size)
-        sums.append(half * _value(job, weights, judged))
-    return np.array([value if math.isfinite(value) else math.inf for value in sums])
+    learnt = (_learnt(job, initial, shard.first(half), size) for size in sizes.tolist())
+    values = [_value(job, weights, judged) for weights in chain([ScaledVector(initial)], learnt)]
+    return half * np.array([1, *(value if math.isfinite(value) else math.inf for value in values)])
+
+
+def _learnt(job: Job, initial: Float, sample: Shard, size: float) -> ScaledVector:
+    """Return the average of the weights over a pass with this step size, as a run is measured by its average."""
+    weights = ScaledVector(initial.copy())
+    average = Average(dataclasses.replace(job, learning_rows=len(sample.rows)))
+    squared_norms = sample.rows.squared_norms().astype(np.float32)
+    part = max(job.config.batch_size, -(-len(sample.rows) // PARTS))
+    for start in range(0, len(sample.rows), part):
+        stop = min(start + part, len(sample.rows))
+        job.objective.minibatch_steps(
+            weights, sample.rows, sample.labels, squared_norms, start, stop, job.config.batch_size, size
+        )
+        average.look(weights, stop)
+    return average.weights(weights)
 
 
 def best_step_size(sizes: NDArray[np.float64], sums: NDArray[np.float64]) -> float:

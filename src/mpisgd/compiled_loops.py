@@ -79,11 +79,24 @@ def copy_rows(
         at = stop
 
 
+def squared_norms(row_pointers: Index, columns: Index, values: Float, out: NDArray[np.float64]) -> None:
+    """Write the squared norm of every row to `out`, float64 (rows,)."""
+    if _kernel is not None:
+        _kernel.squared_norms(row_pointers, columns, values, _wide(row_pointers), out)
+        return
+    for first in range(0, len(out), COPY_ROWS):
+        pointers = row_pointers[first : first + COPY_ROWS + 1].astype(np.int64)
+        squares = np.square(values[pointers[0] : pointers[-1]], dtype=np.float64)
+        sums = np.concatenate([[0.0], np.cumsum(squares)])[pointers - pointers[0]]
+        out[first : first + COPY_ROWS] = np.diff(sums)
+
+
 def minibatch_steps(
     row_pointers: Index,
     columns: Index,
     values: Float,
     labels: Float,
+    squared_norms: Float,
     start: int,
     stop: int,
     batch_size: int,
@@ -104,8 +117,8 @@ def minibatch_steps(
     """
     margins = np.empty(batch_size, np.float32)
     reached: tuple[int, float] = _kernel.minibatch_steps(
-        row_pointers, columns, values, _wide(row_pointers), labels, start, stop, batch_size, margins,
-        vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
+        row_pointers, columns, values, _wide(row_pointers), labels, squared_norms, start, stop,
+        batch_size, margins, vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
     )  # fmt: skip
     return reached
 

@@ -49,7 +49,7 @@ class Config:
     mode: Mode = setting("sync", "lock step (sync) or Hogwild! at a distance (async)")
     loss: LossName = setting("hinge", "loss of a row; hinge makes a support vector machine")
     regularization: float | None = setting(
-        None, "lambda of the penalty lambda/2 ||w||^2; none: 1 / rows to learn from, LIBLINEAR's C = 1", ge=0, le=1
+        None, "lambda of the penalty lambda/2 ||w||^2; none: 0.1 / rows to learn from, LIBLINEAR's C = 10", ge=0, le=1
     )
     learning_rate: float | None = setting(
         None,
@@ -59,7 +59,7 @@ class Config:
     learning_rate_schedule: Schedule = setting(
         "inverse", "how the step size falls with passes p: constant, rate/(1 + d p) or rate/sqrt(1 + d p)"
     )
-    learning_rate_decay: float = setting(1.0, "d of the schedule", unit="1/pass", ge=0)
+    learning_rate_decay: float = setting(0.5, "d of the schedule", unit="1/pass", ge=0)
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int | None = setting(
         None,

@@ -17,6 +17,8 @@ LEARN = "learn"
 # Announced instead of a job, or of LEARN, when rank 0 found something wrong and has said so: the workers leave.
 NO_JOB = ""
 
+# lambda x rows, where the user does not set lambda: LIBLINEAR's C = 10. Early stopping sees to what is too little.
+LAMBDA_ROWS = 0.1
 # Exchanges in a pass, where the user does not say how long a turn is: six for each worker beyond the first. On 35 times
 # RCV1's rows two workers learn as much with 4 as with 48, eight need 48: what many workers change together is too much.
 EXCHANGES_BY_WORKER = 6
@@ -30,13 +32,14 @@ class Job:
     config: Config
     feature_count: int  # columns of the data, the bias column not among them
     learning_rows: int  # rows of all workers together: what one pass is
+    bias_step: float = 1.0  # share of the step size that the bias learns with; settled when the workers have their rows
 
     @classmethod
     def planned(cls, config: Config, feature_count: int, learning_rows: int, workers: int) -> Job:
         """Return the job with lambda and the length of a turn settled where the user left them open."""
         settled: dict[str, Any] = {}
         if config.regularization is None:
-            settled["regularization"] = 1.0 / learning_rows
+            settled["regularization"] = LAMBDA_ROWS / learning_rows
         if config.iterations is None:
             exchanges = EXCHANGES_BY_WORKER * max(1, workers - 1)
             turn_rows = min(learning_rows / (exchanges * workers), LONGEST_TURN)
@@ -67,7 +70,7 @@ class Job:
     def objective(self) -> Objective:
         """What is minimised, once lambda is settled."""
         assert self.config.regularization is not None  # noqa: S101 - `planned` came first
-        return Objective(LOSSES[self.config.loss], self.config.regularization, self.config.bias)
+        return Objective(LOSSES[self.config.loss], self.config.regularization, self.config.bias, self.bias_step)
 
     def passes(self, rows: int) -> float:
         """Return how many passes over the learning rows `rows` processed rows are."""

@@ -67,8 +67,8 @@ class Learner:
     def __init__(self, job: Job, shard: Shard, shards: ShardFeed) -> None:
         self._config = job.config
         self._objective = job.objective
-        self._shard = shard
         self._shards = shards
+        self._begin_shard(shard)
         assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
         self._iterations = job.config.iterations
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
@@ -101,7 +101,15 @@ class Learner:
         rows, start, batch_size = self._shard.rows, self._next_row, self._config.batch_size
         stop = min(start + steps * batch_size, len(rows))
         self._next_row = self._objective.minibatch_steps(
-            weights, rows, self._shard.labels, start, stop, batch_size, step_size, smallest_scale=smallest_scale
+            weights,
+            rows,
+            self._shard.labels,
+            self._squared_norms,
+            start,
+            stop,
+            batch_size,
+            step_size,
+            smallest_scale=smallest_scale,
         )
         taken_rows = self._next_row - start
         if self._next_row == len(rows):
@@ -112,5 +120,9 @@ class Learner:
         self._next_row = 0
         self._passes += 1
         if self._shards.renews and self._passes % self._config.resample_passes == 0:
-            self._shard = self._shards.take() or self._shard
+            self._begin_shard(self._shards.take() or self._shard)
             self._shards.ask_next()
+
+    def _begin_shard(self, shard: Shard) -> None:
+        self._shard = shard
+        self._squared_norms = shard.rows.squared_norms().astype(np.float32)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from mpisgd import compiled_loops
-from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes
+from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes, with_bias_step
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
@@ -47,7 +47,8 @@ def work(channel: Channel) -> None:
 
 def _begin(channel: Channel, job: Job, shard: Shard) -> tuple[Job, Float]:
     """Settle with all others where learning begins; return the job with its step size, and the initial weights."""
-    facts = channel.worker_sum(row_facts(shard))
+    facts = channel.worker_sum(row_facts(shard, has_bias=job.config.bias))
+    job = with_bias_step(job, facts)
     initial = initial_weights(job, channel.worker_share_weights(job.column_count), facts)
     if job.config.learning_rate is None:
         sizes = step_sizes(job, facts)

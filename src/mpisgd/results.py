@@ -37,6 +37,7 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
         learning_rows=job.learning_rows,
         features=job.feature_count,
         learning_rate=config.learning_rate,
+        bias_step=job.bias_step,
     )
     console.say(
         f"{config.mode}: {workers} workers learn {job.learning_rows:,} rows of"

@@ -128,12 +128,8 @@ class SparseRows:
 
     def squared_norms(self) -> NDArray[np.float64]:
         """Return ||x_i||^2 of every row, float64 of shape (rows,)."""
-        rows = self.compact()
-        filled = np.diff(rows.row_pointers) > 0
-        norms = np.zeros(len(rows))
-        if filled.any():  # the sums run from each filled row's start to the next one's
-            squares = np.square(rows.values, dtype=np.float64)
-            norms[filled] = np.add.reduceat(squares, rows.row_pointers[:-1][filled])
+        norms = np.empty(len(self))
+        compiled_loops.squared_norms(self.row_pointers, self.columns, self.values, norms)
         return norms
 
     def normalized(self) -> SparseRows:

@@ -17,44 +17,54 @@ from mpisgd.compiled_loops import Float
 from mpisgd.config import LossName
 from mpisgd.sparse_rows import SparseRows
 
-# The bias column is in every row, so the sum over a mini-batch moves it rows times as far as a rare column.
-# Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
-BIAS_STEP = 0.01
-
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss l(m) of the margin m = y x.w, and its slope -l'(m); both map float32 (rows,) to float32 (rows,).
+    """A loss l(m) of the margin m = y x.w, float32 (rows,) to float32 (rows,), and the step that it asks of a row.
 
-    `curvature` is the most that l'' can be, which bounds the step size of one row to 2 / (curvature ||x||^2); the
-    hinge has none, and the unit stands in for it. `number` is the kernel's.
+    `bounded_step` maps margins m and sizes s = eta ||x||^2 to t / eta, where the row moves w by t y x. A plain gradient
+    step is t = -eta l'(m), and is what is left where s is small. It may pass the point where the row's own loss is
+    least, and with long rows or a large eta does so without end. So t is that of the proximal point step,
+        argmin_v  eta l(y x.v) + 1/2 ||v - w||^2,
+    which no eta makes diverge (Crammer et al. 2006, PA-I, for the hinge; Toulis and Airoldi 2017; Asi and Duchi 2019).
+
+    `curvature` is the most that l'' can be; the hinge has none, and the unit stands in for it. `number` is the kernel's
+    name of the loss.
     """
 
     value: Callable[[Float], Float]
-    slope: Callable[[Float], Float]
+    bounded_step: Callable[[Float, Float], Float]
     curvature: float
     number: int
 
 
+def _hinge_step(m: Float, s: Float) -> Float:
+    room = np.maximum(0, 1 - m)
+    share = np.divide(room, s, out=np.ones_like(room), where=room < s)
+    share[room == 0] = 0
+    return share
+
+
 LOSSES: dict[LossName, Loss] = {
-    # l = max(0, 1 - m)
+    # l = max(0, 1 - m); t = min(eta, (1 - m) / ||x||^2)
     "hinge": Loss(
         value=lambda m: np.maximum(0, 1 - m),
-        slope=lambda m: (m < 1).astype(np.float32),
+        bounded_step=_hinge_step,
         curvature=1.0,
         number=0,
     ),
-    # l = max(0, 1 - m)^2
+    # l = max(0, 1 - m)^2; t = eta (1 - m) / (1/2 + s)
     "squared_hinge": Loss(
         value=lambda m: np.square(np.maximum(0, 1 - m)),
-        slope=lambda m: 2 * np.maximum(0, 1 - m),
+        bounded_step=lambda m, s: np.maximum(0, 1 - m) / (np.float32(0.5) + s),
         curvature=2.0,
         number=1,
     ),
-    # l = log(1 + e^-m); its slope 1 / (1 + e^m) written with tanh does not overflow
+    # l = log(1 + e^-m); -l' = 1 / (1 + e^m), written with tanh so as not to overflow. The proximal point has no
+    # formula: one Newton step towards it with the largest curvature, 1/4, stays short of it.
     "logistic": Loss(
         value=lambda m: np.logaddexp(0, -m),
-        slope=lambda m: np.float32(0.5) * (1 - np.tanh(m / 2)),
+        bounded_step=lambda m, s: (1 - np.tanh(m / 2)) / (2 + np.float32(0.5) * s),
         curvature=0.25,
         number=2,
     ),
@@ -79,17 +89,19 @@ class ScaledVector:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised, and which column is the bias."""
+    """What is minimised, and how the bias learns: with a step size of bias_step eta in the place of eta."""
 
     loss: Loss
     regularization: float
     has_bias: bool
+    bias_step: float
 
     def minibatch_steps(
         self,
         weights: ScaledVector,
         rows: SparseRows,
         labels: Float,
+        squared_norms: Float,
         start: int,
         stop: int,
         batch_size: int,
@@ -104,27 +116,36 @@ class Objective:
         """
         if compiled_loops.is_compiled():
             reached, weights.scale = compiled_loops.minibatch_steps(
-                rows.row_pointers, rows.columns, rows.values, labels, start, stop, batch_size,
+                rows.row_pointers, rows.columns, rows.values, labels, squared_norms, start, stop, batch_size,
                 weights.vector, weights.scale, smallest_scale=smallest_scale, step_size=step_size,
-                regularization=self.regularization, loss=self.loss.number, bias_step=BIAS_STEP, has_bias=self.has_bias,
+                regularization=self.regularization, loss=self.loss.number, bias_step=self.bias_step,
+                has_bias=self.has_bias,
             )  # fmt: skip
             return reached
         while start < stop and weights.scale >= smallest_scale:
             end = min(start + batch_size, stop)
-            self.minibatch_step(weights, rows, labels, start, end, step_size)
+            self.minibatch_step(weights, rows, labels, squared_norms, start, end, step_size)
             start = end
         return start
 
     def minibatch_step(
-        self, weights: ScaledVector, rows: SparseRows, labels: Float, start: int, stop: int, step_size: float
+        self,
+        weights: ScaledVector,
+        rows: SparseRows,
+        labels: Float,
+        squared_norms: Float,
+        start: int,
+        stop: int,
+        step_size: float,
     ) -> None:
         """Step along the gradients of the rows start:stop, all taken at the same weights and added up.
 
         With B = stop - start rows and step size eta:
-            w <- a w + eta sum_i -l'(y_i x_i.w) y_i x_i,   a = 1 / (1 + eta lambda B),
-        the penalty as an implicit (proximal) step, which stays positive for any eta (Duchi and Singer 2009,
-        FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
-        The bias takes the same step with BIAS_STEP eta in the place of eta.
+            w <- a w + sum_i t_i y_i x_i,   a = 1 / (1 + eta lambda B),
+        t_i as `Loss` says; the penalty as an implicit (proximal) step as well, which stays positive for any eta (Duchi
+        and Singer 2009, FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
+        The bias takes the same step with bias_step eta in the place of eta, penalty and all.
+        squared_norms  ||x_i||^2, float32 (rows,)
 
         The kernel does the same in C; this is its readable twin, and what runs where there is none.
         """
@@ -134,14 +155,15 @@ class Objective:
         margins *= np.float32(weights.scale)
         shrinking = step_size * self.regularization * (stop - start)
         weights.scale /= 1.0 + shrinking
-        coefficients = self.loss.slope(margins)
+        coefficients = self.loss.bounded_step(margins, np.float32(step_size) * squared_norms[start:stop])
         coefficients *= batch_labels
         coefficients *= np.float32(step_size / weights.scale)
         bias = weights.vector[-1]
         rows.add_weighted_sum(coefficients, start, weights.vector)
         if self.has_bias:
-            shrunk = bias * ((1.0 + shrinking) / (1.0 + BIAS_STEP * shrinking))  # as the scale has shrunk it already
-            weights.vector[-1] = shrunk + BIAS_STEP * (weights.vector[-1] - bias)
+            # as the scale has shrunk it already
+            shrunk = bias * ((1.0 + shrinking) / (1.0 + self.bias_step * shrinking))
+            weights.vector[-1] = shrunk + self.bias_step * (weights.vector[-1] - bias)
 
     def penalty(self, weights: ScaledVector) -> float:
         """Return lambda/2 ||w||^2."""

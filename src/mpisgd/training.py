@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.beginning import ROW_FACTS, best_step_size, initial_weights, step_sizes
+from mpisgd.beginning import ROW_FACTS, best_step_size, initial_weights, step_sizes, with_bias_step
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -74,6 +74,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
 
 def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> tuple[Job, Float]:
     """Settle with the workers where learning begins; return the job with its step size, and the initial weights."""
+    job = with_bias_step(job, facts)
     channel.server_share_weights(weights)
     if job.config.learning_rate is None:
         sizes = step_sizes(job, facts)

@@ -172,7 +172,9 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_pat
     if result:
         config = config_of(tmp_path / "run")
         shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
-        np.testing.assert_allclose(result.last, twin_sync(*shards, config, 285), rtol=1e-3, atol=2e-5)
+        np.testing.assert_allclose(
+            result.last, twin_sync(*shards, config, 285, result.events[0]["bias_step"]), rtol=1e-3, atol=2e-5
+        )
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size != 2, reason="with one worker alone is async the serial program")
@@ -183,7 +185,8 @@ def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, l
     result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
     if result:
         (shard,) = result.shards
-        expected = twin_run([shard.rows], [shard.labels], config_of(tmp_path / "run"), 285)
+        config = config_of(tmp_path / "run")
+        expected = twin_run([shard.rows], [shard.labels], config, 285, result.events[0]["bias_step"])
         np.testing.assert_allclose(result.last, expected, rtol=1e-3, atol=2e-5)
         assert result.metrics[-1]["staleness_max"] == 0
 

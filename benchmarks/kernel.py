@@ -27,11 +27,12 @@ def run(bench: Bench) -> Result:
     count = train.rows.shape[0]
     ones = np.ones(train.rows.shape[1], np.float32)
     with_bias = Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(train.rows))
-    squared_norms = with_bias.squared_norms().astype(np.float32)
+    objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
+    squared_norms = objective.squared_norms(with_bias)
     for seed in bench.seeds:
         seconds = timed(lambda: train.rows @ ones, repeats=5)
         add_pass(result, PRODUCT, seconds, count)
-        add_pass(result, DIRECT, timed(lambda: one_pass(with_bias, train.labels, squared_norms)), count)
+        add_pass(result, DIRECT, timed(lambda: one_pass(objective, with_bias, train.labels, squared_norms)), count)
         for mode in MODES:
             add_speed(result, mpisgd_row(mode, 1), bench.speed_run(mode, 1, seed), count)
         bench.try_peer(SGD, bench.full, seed, result)
@@ -51,11 +52,10 @@ def add_pass(result: Result, row: str, seconds: float, rows: int) -> None:
     result.figure(row, "rows/s", rows / seconds)
 
 
-def one_pass(rows: SparseRows, labels: Float, squared_norms: Float) -> None:
+def one_pass(objective: Objective, rows: SparseRows, labels: Float, squared_norms: Float) -> None:
     """Take one pass of mini-batch steps from zeros, as a worker's turns do: the kernel and nothing around it.
 
-    The rows have their bias column; labels are +1 and -1, all floats are float32 (rows,).
+    The rows have their bias column; labels are +1 and -1; all floats are float32 (rows,).
     """
-    objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
     weights = ScaledVector(np.zeros(rows.column_count, np.float32))
     objective.minibatch_steps(weights, rows, labels, squared_norms, 0, len(rows), Config().batch_size, 0.5)

@@ -55,14 +55,16 @@ def loss_slope(name: str, m: float) -> float:
     return 1 / (1 + math.exp(m)) if m < 0 else math.exp(-m) / (1 + math.exp(-m))
 
 
-def row_step(name: str, m: float, eta: float, squared_norm: float) -> float:
+def row_step(name: str, m: float, eta: float, squared_norm: float, moving: int) -> float:
     """Return t, by which a row moves w along y x: eta times the slope, less where that would go past its own optimum.
 
-    The hinge ends at its kink. The others divide by 1 + eta C ||x||^2, with C the most that the loss can be curved.
+    The hinge ends at its kink. The others divide by 1 + eta C ||x||^2, with C the most that the loss can be curved; the
+    squared hinge, `moving` rows of the batch having a step, by that of so many equal rows.
     """
     if name == "hinge":
         return min(eta, (1 - m) / squared_norm) if m < 1 and squared_norm > 0 else eta * loss_slope(name, m)
-    return eta * loss_slope(name, m) / (1 + eta * {"squared_hinge": 2, "logistic": 0.25}[name] * squared_norm)
+    curvature = 2 * moving if name == "squared_hinge" else 0.25
+    return eta * loss_slope(name, m) / (1 + eta * curvature * squared_norm)
 
 
 def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
@@ -71,11 +73,14 @@ def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
     return 1 / (1 + eta * config.regularization * batch_rows)
 
 
-def row_steps(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float) -> Vector:
-    """Return sum_i t_i y_i x_i, every x_i.w at the same w."""
+def row_steps(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float, bias_step: float) -> Vector:
+    """Return sum_i t_i y_i x_i, every x_i.w at the same w; a bias counts in ||x||^2 by its share of the steps."""
     steps = np.zeros_like(w)
-    for x, y in zip(rows, labels, strict=True):
-        steps += row_step(config.loss, y * float(x @ w), eta, float(x @ x)) * y * x
+    margins = [y * float(x @ w) for x, y in zip(rows, labels, strict=True)]
+    moving = sum(1 for m in margins if m < 1)
+    for x, y, m in zip(rows, labels, margins, strict=True):
+        squared_norm = float(x @ x) + (bias_step - 1 if config.bias else 0.0)
+        steps += row_step(config.loss, m, eta, squared_norm, moving) * y * x
     return steps
 
 
@@ -94,7 +99,7 @@ def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float, bi
     """
     share = shares(config, len(w), bias_step)
     decays = np.array([penalty_decay(config, eta * share_j, len(rows)) for share_j in share])
-    return decays * w + share * row_steps(config, w, rows, labels, eta)
+    return decays * w + share * row_steps(config, w, rows, labels, eta, bias_step)
 
 
 def step_size(config: Config, learning_rate: float, passes: float) -> float:
@@ -172,7 +177,7 @@ class TwinWorker:
             share = shares(self.config, len(w), self.bias_step)
             decay = penalty_decay(self.config, eta, stop - start)
             own_decays = np.array([penalty_decay(self.config, eta * share_j, stop - start) for share_j in share])
-            moved = share * row_steps(self.config, w, batch, labels, eta)
+            moved = share * row_steps(self.config, w, batch, labels, eta, self.bias_step)
             changes = decay * changes + (own_decays - decay) * w + moved
             turn_decay *= decay
             turn_rows += stop - start

@@ -30,8 +30,8 @@ def objective(config: Config) -> Objective:
     return Job(config, feature_count=1, learning_rows=1, bias_step=BIAS_STEP).objective
 
 
-def squared_norms(shard: Shard) -> NDArray[np.float32]:
-    return shard.rows.squared_norms().astype(np.float32)
+def squared_norms(shard: Shard, config: Config) -> NDArray[np.float32]:
+    return objective(config).squared_norms(shard.rows)
 
 
 # With the kernel, and without: then SciPy's loops do the same.
@@ -60,7 +60,7 @@ def test_the_step_of_a_small_row_is_the_falling_of_the_value(name: str) -> None:
 def test_the_step_leads_to_the_proximal_point(name: str, size: float) -> None:
     """Moving by t y x raises the margin by t ||x||^2: of u l(m + t s) + t^2 s / 2, with eta = u = 1, t is the least."""
     loss, margins = LOSSES[name], np.linspace(-3, 3, 61)
-    found = loss.bounded_step(margins, np.full_like(margins, size))
+    found = np.array([loss.bounded_step(np.array([m]), np.array([size]))[0] for m in margins])
 
     def value(t: NDArray[np.float64]) -> NDArray[np.float64]:
         return loss.value(margins + t * size) + t**2 * size / 2
@@ -129,7 +129,7 @@ def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard
     before = weights.vector.astype(np.float64) * weights.scale
     with loops():
         reached = objective(config).minibatch_steps(
-            weights, shard.rows, shard.labels, squared_norms(shard), start, stop, stop - start, eta
+            weights, shard.rows, shard.labels, squared_norms(shard, config), start, stop, stop - start, eta
         )
     assert reached == stop
     batch, labels = dense(shard.rows)[start:stop], shard.labels[start:stop].astype(np.float64)
@@ -147,7 +147,9 @@ def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
     config, weights, shard, start, stop, eta = case
     before = weights.vector.copy()
     with loops():
-        objective(config).minibatch_steps(weights, shard.rows, shard.labels, squared_norms(shard), start, stop, 2, eta)
+        objective(config).minibatch_steps(
+            weights, shard.rows, shard.labels, squared_norms(shard, config), start, stop, 2, eta
+        )
     occurring = shard.rows.part(start, stop).compact().columns
     bias = [len(before) - 1] if config.bias else []  # every row has it
     lacking = np.setdiff1d(np.arange(len(before)), [*occurring, *bias])
@@ -162,7 +164,7 @@ def test_steps_one_after_the_other_are_single_ones(
 ) -> None:
     config, together, shard, start, stop, eta = case
     apart = ScaledVector(together.vector.copy(), together.scale)
-    given = shard.rows, shard.labels, squared_norms(shard)
+    given = shard.rows, shard.labels, squared_norms(shard, config)
     with loops():
         made = objective(config)
         made.minibatch_steps(together, *given, start, stop, batch_size, eta)
@@ -178,7 +180,7 @@ def test_steps_end_once_the_scale_is_small(loops: Any) -> None:
     weights = ScaledVector(np.ones(5, np.float32))
     with loops():
         made = objective(config)
-        given = shard.rows, shard.labels, squared_norms(shard)
+        given = shard.rows, shard.labels, squared_norms(shard, config)
         reached = made.minibatch_steps(weights, *given, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
     assert reached == 10  # each of these steps halves the scale
     assert weights.scale == 2.0**-10
@@ -218,7 +220,7 @@ def learnt(config: Config, shard: Shard, passes: int) -> NDArray[np.float64]:
         now = shard.shuffled(rng)
         for start in range(0, len(now.rows), 4):
             stop = min(start + 4, len(now.rows))
-            given = now.rows, now.labels, squared_norms(now)
+            given = now.rows, now.labels, made.squared_norms(now.rows)
             made.minibatch_steps(weights, *given, start, stop, 4, 0.3 / (1 + 0.1 * done))
         weights = ScaledVector(weights.weights())
     return weights.weights().astype(np.float64)

@@ -49,16 +49,16 @@ static float row_dot(const struct rows *rows, int64_t i, const float *weights)
                pointer(rows, i + 1) - first, weights);
 }
 
-/* The step that a row takes along y x, as in svm.LOSSES: eta -l'(m), bounded so that it does not pass the point where the
-   row's own loss with eta as penalty is least. `size` is eta ||x||^2. */
-static float bounded_step(enum loss loss, float margin, float size)
+/* The step that a row takes along y x, in units of eta, as in svm.LOSSES; `size` is eta ||x||^2, `moving` how many rows
+   of the batch take one. */
+static float bounded_step(enum loss loss, float margin, float size, float moving)
 {
     float room = 1 - margin;
     switch (loss) {
     case HINGE:
         return room <= 0 ? 0 : room < size ? room / size : 1;
     case SQUARED_HINGE:
-        return room <= 0 ? 0 : 2 * room / (1 + 2 * size);
+        return room <= 0 ? 0 : room / (0.5f + size * moving);
     default:
         return 0.5f * (1 - tanhf(margin / 2)) / (1 + 0.25f * size);
     }
@@ -165,16 +165,18 @@ struct learning {
 static void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
                  float *margins, struct learning *to)
 {
-    float scale = (float)to->scale;
-    for (int64_t i = start; i < stop; i++)
+    float scale = (float)to->scale, moving = 0;
+    for (int64_t i = start; i < stop; i++) {
         margins[i - start] = labels[i] * row_dot(rows, i, to->weights) * scale;
+        moving += margins[i - start] < 1;
+    }
     double shrinking = to->step_size * to->regularization * (double)(stop - start);
     to->scale /= 1 + shrinking;
     float rate = (float)(to->step_size / to->scale);
     float before = to->bias < 0 ? 0 : to->weights[to->bias];
     for (int64_t i = start; i < stop; i++) {
         float size = (float)to->step_size * squared_norms[i];
-        float coefficient = bounded_step(to->loss, margins[i - start], size) * labels[i] * rate;
+        float coefficient = bounded_step(to->loss, margins[i - start], size, moving) * labels[i] * rate;
         if (coefficient != 0)
             add_row(rows, i, coefficient, to->weights);
     }

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.averaging import Average
+from mpisgd.averaging import made_for
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.shard import Shard
@@ -92,10 +92,10 @@ def try_step_sizes(job: Job, initial: Float, shard: Shard, sizes: NDArray[np.flo
 
 
 def _learnt(job: Job, initial: Float, sample: Shard, size: float) -> ScaledVector:
-    """Return the average of the weights over a pass with this step size, as a run is measured by its average."""
+    """Return the weights after a pass with this step size: their average, if it is what the run is measured by."""
     weights = ScaledVector(initial.copy())
-    average = Average(dataclasses.replace(job, learning_rows=len(sample.rows)))
-    squared_norms = sample.rows.squared_norms().astype(np.float32)
+    average = made_for(dataclasses.replace(job, learning_rows=len(sample.rows)))
+    squared_norms = job.objective.squared_norms(sample.rows)
     part = max(job.config.batch_size, -(-len(sample.rows) // PARTS))
     for start in range(0, len(sample.rows), part):
         stop = min(start + part, len(sample.rows))

@@ -1,8 +1,8 @@
 """Every MPI call of the program: each server_* method stands beside the worker_* twin it meets.
 
-The roles speak to a `Channel` and ask it for the time; they know no MPI. Methods marked collective must be
-called by every rank, in the same order. Each wait polls and backs off, so that a rank that waits leaves its
-core to one that learns; only a message that has begun to arrive is received to its end in one call.
+The roles speak to a `Channel` and ask it for the time; they know no MPI. Methods marked collective must be called by
+every rank, in the same order. Each wait polls and backs off, so that a rank that waits leaves its core to one that
+learns; only a message that has begun to arrive is received to its end in one call.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ LEADER = 1  # of the workers, in lock step
 NOTHING = np.empty(0, np.uint8)
 Work = Callable[[], bool]
 
-
 # Polls that only yield the core before the waiting rank begins to sleep. A collective has stages, each of which waits
 # for a poll: with nine ranks on two cores, sleep after 200 polls made it five times slower. For messages it is the
 # other way round: ranks that yield for long keep those with work from the core. 2,000 polls made nine ranks' turns half
 # as fast, 20 made one worker's turns a fifth as fast where it had a core of its own.
 YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
-SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 2e-3  # s
+SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 
 
 class Backoff:
@@ -94,7 +93,7 @@ class Channel:
     def wait_until(self, done: Work, meanwhile: Work | None = None, *, hurry: bool = True) -> None:
         """Poll `done` until it is true; `meanwhile` does a little work and tells whether there was any.
 
-        Without `hurry` nobody waits for this rank, and it sleeps at once between two polls.
+        Without `hurry` others have time to spare, and this rank sleeps at once between two polls.
         """
         _poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE if hurry else 0))
 

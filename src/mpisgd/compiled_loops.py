@@ -3,7 +3,7 @@
 `_kernel` is made from `_kernel.c` when the package is installed, if there is a C compiler. Without it the program does
 the same some ten times more slowly: with SciPy's compiled loops, called without the matrix object around them, which
 takes longer to build than a mini-batch to multiply. Those are private to SciPy, and this is the only place that touches
-them; `tests/test_compiled_loops.py` holds both ways to each other and to SciPy's public one.
+them; `tests/test_sparse_rows.py` and `tests/test_svm.py` hold both ways to each other and to SciPy's public one.
 
 Functions of rows take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
 `columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied. Columns are int32,
@@ -42,8 +42,10 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
         _kernel.multiply(row_pointers, columns, values, _wide(row_pointers), weights, out)
         return
     out[:] = 0
-    pointers, columns, values = _narrow(row_pointers, columns, values)
-    _scipy().csr_matvec(len(out), len(weights), pointers, columns, values, weights, out)
+    for first in range(0, len(out), COPY_ROWS):
+        some = out[first : first + COPY_ROWS]
+        narrow = _narrow(row_pointers[first : first + len(some) + 1], columns, values)
+        _scipy().csr_matvec(len(some), len(weights), *narrow, weights, some)
 
 
 def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
@@ -115,6 +117,7 @@ def minibatch_steps(
     Changes `vector` in place; returns the row after the last one taken, and the new scale. Ends early after the step
     that brings the scale below `smallest_scale`. `loss` is its place in `svm.LOSSES`.
     """
+    batch_size = max(1, min(batch_size, stop - start))
     margins = np.empty(batch_size, np.float32)
     reached: tuple[int, float] = _kernel.minibatch_steps(
         row_pointers, columns, values, _wide(row_pointers), labels, squared_norms, start, stop,

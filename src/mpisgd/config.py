@@ -64,7 +64,7 @@ class Config:
     iterations: int | None = setting(
         None,
         "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 6 exchanges for every worker"
-        " but one",
+        " but one, 6 for one alone; more where columns are many, at most 65,536 rows",
         unit="steps",
         ge=1,
     )
@@ -105,7 +105,7 @@ class Config:
     )
 
     def to_json(self) -> str:
-        """Return the settings as JSON, for the broadcast to the workers and the model's record."""
+        """Return the settings as JSON, for the model's record."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

@@ -97,5 +97,5 @@ class Leader:
         )
         self._channel.leader_report(pack_report(header, round_trips, self._average.weights(weights).vector))
         self._round_trips.clear()
-        self._asked = False
+        self._asked = self._asked and occasion is not Occasion.TIME
         self._turns = self._changes_sent = self._bytes = 0

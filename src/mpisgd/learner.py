@@ -125,4 +125,4 @@ class Learner:
 
     def _begin_shard(self, shard: Shard) -> None:
         self._shard = shard
-        self._squared_norms = shard.rows.squared_norms().astype(np.float32)
+        self._squared_norms = self._objective.squared_norms(shard.rows)

@@ -22,7 +22,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
 COUNT_EVERY = 8  # rounds
-WORKER_SLOTS = 3  # rows, changes sent, round trip (s), one triple a worker
+WORKER_SLOTS = 3  # rows and changes sent (both exact up to 2^24), round trip (s), one triple a worker
 SHARED_SLOTS = 2  # stop, sum of log decays
 
 

@@ -90,13 +90,13 @@ class Monitor:
         self.bytes_down += report.bytes_each_way
         self._round_trips.extend(round_trips.tolist())
 
-    def check_limits(self) -> None:
-        """Look for a reason to stop that needs no measurement."""
-        if self._interrupt.received is not None:
-            self._shut_down(f"signal {self._interrupt.received}")
-        reason = self._rule.after_update(self.passes, self.seconds)
+    def check_limits(self) -> bool:
+        """Look for a reason to stop that needs no measurement, and tell whether there is one."""
+        interrupted = self._interrupt.received
+        reason = f"signal {interrupted}" if interrupted else self._rule.after_update(self.passes, self.seconds)
         if reason is not None:
             self._shut_down(reason)
+        return reason is not None
 
     def look(self, weights: Callable[[], ScaledVector]) -> bool:
         """Do a little measuring if some is due; tell whether there was any to do.

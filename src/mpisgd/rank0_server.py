@@ -49,7 +49,8 @@ class SyncServer:
         self._channel, self._monitor, self._crew = channel, monitor, crew
         self._weights = initial
         self._orders = 0
-        self._asked = self._stopped = False
+        self._asked = self._ended = False
+        self._stopped: Order | None = None  # the word to stop that was given last
 
     def serve(self) -> ScaledVector:
         """Serve until every worker has gone; return the final weights."""
@@ -62,14 +63,19 @@ class SyncServer:
         if letter is not None and letter.tag is Tag.REPORT:
             self._hear(letter.content)
         sent = self._crew.send_samples()
-        if not self._stopped:
-            self._monitor.check_limits()
-            if self._monitor.stop_reason is not None:
-                self._stop(Order.STOP_NOW)
-            elif self._monitor.is_time() and not self._asked:
-                self._asked = True
-                self._order(Order.REPORT)
+        self._look_at_the_clock()
         return letter is not None or sent
+
+    def _look_at_the_clock(self) -> None:
+        """Order what limits, signals and the time between measurements ask for."""
+        monitor = self._monitor
+        if self._ended or self._stopped is Order.STOP_NOW:
+            return
+        if monitor.check_limits() or (monitor.stop_reason is not None and self._stopped is None):
+            self._stop(Order.STOP_NOW)
+        elif monitor.is_time() and not self._asked and self._stopped is None:
+            self._asked = True
+            self._order(Order.REPORT)
 
     def _hear(self, report: Bytes) -> None:
         header, round_trips, self._weights = unpack_report(report)
@@ -82,7 +88,7 @@ class SyncServer:
         self._asked = self._asked and occasion == "pass"
         if monitor.stop_reason is None:
             monitor.measure_now(ScaledVector(self._weights), occasion)
-        if occasion == "pass" and not self._stopped:
+        if occasion == "pass" and self._stopped is None:
             if monitor.stop_reason is None:
                 self._order(Order.GO_ON)
             else:
@@ -90,14 +96,15 @@ class SyncServer:
 
     def _end(self) -> None:
         self._monitor.check_limits()
-        if not self._stopped:
+        if self._stopped is None:
             self._crew.tell(*self._channel.workers)
-        self._stopped = True
+        self._ended = True
         self._channel.server_announce(str(self._orders))
 
     def _stop(self, order: Order) -> None:
-        self._stopped = True
-        self._crew.tell(*self._channel.workers)
+        if self._stopped is None:
+            self._crew.tell(*self._channel.workers)
+        self._stopped = order
         self._order(order)
 
     def _order(self, order: Order) -> None:

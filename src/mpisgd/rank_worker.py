@@ -1,13 +1,11 @@
 """The worker: owns a shard of the rows and does the arithmetic.
 
-receive a shard, the initial weights and the step size
+receive a shard; settle with the others where learning begins
 repeat: take a turn of `iterations` mini-batch steps; exchange; stop when told
 tell the server goodbye
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -80,7 +78,7 @@ def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> N
             rows=rows,
             changes_sent=changes_sent,
             round_trip=round_trip,
-            log_decay=math.log(local.scale),
+            log_decay=float(np.log(local.scale)),
             stop=leader is not None and leader.wants_stop,
         )
         sent_at = channel.now()

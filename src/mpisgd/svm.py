@@ -27,6 +27,8 @@ class Loss:
     least, and with long rows or a large eta does so without end. So t is that of the proximal point step,
         argmin_v  eta l(y x.v) + 1/2 ||v - w||^2,
     which no eta makes diverge (Crammer et al. 2006, PA-I, for the hinge; Toulis and Airoldi 2017; Asi and Duchi 2019).
+    The rows of a batch step together: slopes that end bound what they add up to, and for the squared hinge, whose slope
+    has no end, t is that of as many equal rows as have a step.
 
     `curvature` is the most that l'' can be; the hinge has none, and the unit stands in for it. `number` is the kernel's
     name of the loss.
@@ -53,10 +55,10 @@ LOSSES: dict[LossName, Loss] = {
         curvature=1.0,
         number=0,
     ),
-    # l = max(0, 1 - m)^2; t = eta (1 - m) / (1/2 + s)
+    # l = max(0, 1 - m)^2; t = eta (1 - m) / (1/2 + k s), k rows of the batch having m < 1
     "squared_hinge": Loss(
         value=lambda m: np.square(np.maximum(0, 1 - m)),
-        bounded_step=lambda m, s: np.maximum(0, 1 - m) / (np.float32(0.5) + s),
+        bounded_step=lambda m, s: np.maximum(0, 1 - m) / (np.float32(0.5) + s * np.float32(np.count_nonzero(m < 1))),
         curvature=2.0,
         number=1,
     ),
@@ -95,6 +97,11 @@ class Objective:
     regularization: float
     has_bias: bool
     bias_step: float
+
+    def squared_norms(self, rows: SparseRows) -> Float:
+        """Return ||x_i||^2 of every row, float32 (rows,), with the bias's part of it as large as its steps."""
+        extra = self.bias_step - 1 if self.has_bias else 0.0
+        return (rows.squared_norms() + extra).astype(np.float32)
 
     def minibatch_steps(
         self,
@@ -145,7 +152,7 @@ class Objective:
         t_i as `Loss` says; the penalty as an implicit (proximal) step as well, which stays positive for any eta (Duchi
         and Singer 2009, FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
         The bias takes the same step with bias_step eta in the place of eta, penalty and all.
-        squared_norms  ||x_i||^2, float32 (rows,)
+        squared_norms  as the method of that name returns, float32 (rows,)
 
         The kernel does the same in C; this is its readable twin, and what runs where there is none.
         """

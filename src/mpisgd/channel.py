@@ -28,10 +28,9 @@ LEADER = 1  # of the workers, in lock step
 NOTHING = np.empty(0, np.uint8)
 Work = Callable[[], bool]
 
-# Polls that only yield the core before the waiting rank begins to sleep. A collective has stages, each of which waits
-# for a poll: with nine ranks on two cores, sleep after 200 polls made it five times slower. For messages it is the
-# other way round: ranks that yield for long keep those with work from the core. 2,000 polls made nine ranks' turns half
-# as fast, 20 made one worker's turns a fifth as fast where it had a core of its own.
+# Polls that only yield the core before the waiting rank sleeps. A collective has stages, each of which waits for a poll:
+# with nine ranks on two cores, sleep after 200 polls made it five times slower. For messages ranks that yield for long
+# keep those with work from the core: 2,000 polls made nine ranks' turns half as fast, 20 one worker's a fifth as fast.
 YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
@@ -168,7 +167,6 @@ class Channel:
         return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._comm.Iprobe(SERVER, Tag.ORDER) else None
 
     # --- Hogwild! at a distance
-
     def worker_send_update(self, update: Bytes, largest_reply: int) -> None:
         """Send a packed update and make ready for its reply of at most that many bytes; waits for neither."""
         buffer = np.empty(largest_reply, np.uint8)
@@ -198,7 +196,6 @@ class Channel:
         self._send(worker, Tag.REPLY, reply)
 
     # --- the end
-
     def worker_leave(self) -> None:
         """Tell the server that this worker was told to stop and leaves; waits until all it sent has left."""
         self._send(SERVER, Tag.GONE, NOTHING)
@@ -214,7 +211,6 @@ class Channel:
         self._comm.Abort(exit_code)
 
     # --- below the pairs
-
     def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
         self.wait_until(lambda: self._has_left(rank, tag))
         self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)

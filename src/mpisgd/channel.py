@@ -28,7 +28,7 @@ LEADER = 1  # of the workers, in lock step
 NOTHING = np.empty(0, np.uint8)
 Work = Callable[[], bool]
 
-# Polls that only yield the core before the waiting rank sleeps. A collective has stages, each of which waits for a poll:
+# Polls that only yield the core before the waiting rank sleeps. A collective has stages that each wait for a poll:
 # with nine ranks on two cores, sleep after 200 polls made it five times slower. For messages ranks that yield for long
 # keep those with work from the core: 2,000 polls made nine ranks' turns half as fast, 20 one worker's a fifth as fast.
 YIELDS_FOR_COLLECTIVE = 20_000

@@ -137,6 +137,16 @@ def test_what_was_counted_is_what_was_done(channel, tmp_path, data, mode):
 
 
 @BOTH_MODES
+def test_measuring_at_fixed_times_goes_on_to_the_end(channel, tmp_path, data, mode):
+    """In lock step the server asks for each: a question that meets the report of a pass must not be lost."""
+    limits = ("--eval-interval", "0.001", "--passes", "100", "--patience", "none")
+    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, *limits)
+    if result:
+        passes = [line["passes"] for line in result.metrics if line["occasion"] == "time"]
+        assert max(passes) > 80
+
+
+@BOTH_MODES
 def test_the_target_ends_a_run(channel, tmp_path, data, mode):
     arguments = ("--data", str(data), "--mode", mode, "--target-accuracy", "0.6", "--passes", "none")
     result = run(channel, tmp_path / "run", *arguments)

@@ -104,6 +104,7 @@ def step(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float, bi
 
 def step_size(config: Config, learning_rate: float, passes: float) -> float:
     """Return eta after `passes` passes: eta_0, eta_0 / (1 + d p) or eta_0 / sqrt(1 + d p)."""
+    assert config.learning_rate_decay is not None
     slowdown = 1 + config.learning_rate_decay * passes
     power = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}[config.learning_rate_schedule]
     return learning_rate / slowdown**power

@@ -40,7 +40,15 @@ class Server:
     interrupt: Any = field(default_factory=lambda: SimpleNamespace(received=None))
 
     def __post_init__(self) -> None:
-        config = Config(**{"learning_rate": 0.5, "regularization": 0.0, "eval_interval": 1.0, **self.settings})
+        config = Config(
+            **{
+                "learning_rate": 0.5,
+                "learning_rate_decay": 0.5,
+                "regularization": 0.0,
+                "eval_interval": 1.0,
+                **self.settings,
+            }
+        )
         held_out = Shard(rows_from([[(0, 1.0)]], 1), np.ones(1, np.float32))
         self.monitor = Monitor(
             Job(config, 1, ROWS),

@@ -39,6 +39,10 @@ def test_the_best_weights_are_kept_where_the_objective_rose(last: float):
     assert kept(last, 0.3) is BEST
 
 
+def test_without_patience_the_last_weights_are_wanted():
+    assert kept(0.9, 0.3, patience=None) is LAST
+
+
 def test_the_test_rows_choose_no_weights():
     assert kept(0.9, 0.3, eval_split="test") is LAST
 

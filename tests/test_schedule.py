@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpisgd.config import Config
-from mpisgd.schedule import StopRule, step_size
+from mpisgd.schedule import StopRule, decay, step_size
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,17 @@ def test_measurements_between_passes_do_not_touch_patience() -> None:
     assert patient.after_measurement(0.5, 9.0, 1.9, at_pass_end=False) is None  # worse, but by the clock
     assert patient.after_measurement(0.5, 0.9, 2.0, at_pass_end=True) is None  # better than 1.0
     assert patient.after_measurement(0.5, 0.9, 3.0, at_pass_end=True) == "no_improvement"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"learning_rate_decay": 3.0}, 3.0),
+        ({}, 0.5),
+        ({"patience": None, "regularization": 1e-5}, 0.5 * 1e-5 * 20_000),
+        ({"patience": None, "regularization": 1.0}, 0.5),
+        ({"patience": None, "regularization": 0.0}, 0.05),
+    ],
+)
+def test_the_step_size_falls_as_what_ends_the_run_wants(settings: dict[str, Any], expected: float) -> None:
+    assert decay(Config(**settings), learning_rate=0.5, rows=20_000) == pytest.approx(expected)

@@ -32,7 +32,7 @@ SHORT_OF_THE_BEST = 0.1
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
 SLOWEST_BIAS = 0.01
 ROW_FACTS = 4
-PARTS = 16  # of a sample, after each of which the weights enter the average
+PARTS = 8  # of a sample, after each of which the weights enter the average
 
 
 def row_facts(shard: Shard, *, has_bias: bool) -> NDArray[np.float64]:

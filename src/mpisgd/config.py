@@ -59,7 +59,13 @@ class Config:
     learning_rate_schedule: Schedule = setting(
         "inverse", "how the step size falls with passes p: constant, rate/(1 + d p) or rate/sqrt(1 + d p)"
     )
-    learning_rate_decay: float = setting(0.5, "d of the schedule", unit="1/pass", ge=0)
+    learning_rate_decay: float | None = setting(
+        None,
+        "d of the schedule; none: 0.5, or without patience, on the way to the optimum, learning rate x lambda x rows,"
+        " from 0.05 to 0.5",
+        unit="1/pass",
+        ge=0,
+    )
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int | None = setting(
         None,

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-
-from rich.console import Console as RichConsole
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from mpisgd.terminal import watched_columns
 
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.live import Live
+
 
 class Console:
-    """Writes to standard output; a context manager that ends the live display."""
+    """Writes to standard output; a context manager that ends the live display.
+
+    Rich is slow to import, and only terminals need it.
+    """
 
     def __init__(self) -> None:
         columns = watched_columns()
         self._live: Live | None = None
         self._rich: RichConsole | None = None
         if columns is not None:
+            from rich.console import Console as RichConsole  # noqa: PLC0415 - as said
+
             self._rich = RichConsole(file=sys.stdout, highlight=False, force_terminal=True, width=columns)
 
     def __enter__(self) -> Console:
@@ -32,7 +36,7 @@ class Console:
     def say(self, line: str) -> None:
         """Write a line."""
         if self._rich is not None:
-            self._rich.print(Text(line))
+            self._rich.print(line, markup=False)
         else:
             print(line, flush=True)  # noqa: T201 - the plain way out
 
@@ -41,6 +45,9 @@ class Console:
         if self._rich is None:
             self.say(progress_line(metrics))
             return
+        from rich.live import Live  # noqa: PLC0415 - as said
+        from rich.text import Text  # noqa: PLC0415
+
         if self._live is None:
             self._live = Live(console=self._rich, auto_refresh=False)
             self._live.start()
@@ -53,6 +60,9 @@ class Console:
             width = max(map(len, facts))
             self.say("\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in facts.items())]))
             return
+        from rich.table import Table  # noqa: PLC0415 - as said
+        from rich.text import Text  # noqa: PLC0415
+
         table = Table(title=title, show_header=False, title_justify="left")
         for name, value in facts.items():
             table.add_row(name, Text(value))

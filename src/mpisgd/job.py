@@ -9,7 +9,7 @@ from typing import Any
 
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.schedule import step_size
+from mpisgd.schedule import decay, step_size
 from mpisgd.svm import LOSSES, Objective
 
 # Announced when the rows have all been sent: the workers go on to learn.
@@ -86,8 +86,10 @@ class Job:
         return self.config.passes is not None and self.passes(rows) >= self.config.passes
 
     def with_learning_rate(self, learning_rate: float) -> Job:
-        """Return the job with its first step size settled."""
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, learning_rate=learning_rate))
+        """Return the job with its first step size settled, and how it falls."""
+        falls = decay(self.config, learning_rate, self.learning_rows)
+        config = dataclasses.replace(self.config, learning_rate=learning_rate, learning_rate_decay=falls)
+        return dataclasses.replace(self, config=config)
 
     def step_size(self, rows: int) -> float:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""

@@ -13,7 +13,7 @@ from mpisgd.shard import Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 
 SMALLEST_DECAY = 1e-6  # of a turn
-BETWEEN_ROWS = 2_048  # some 200 us of text rows: a reply that has come waits no longer
+BETWEEN_ROWS = 8_192  # some 800 us of text rows: a reply that has come waits no longer
 
 
 class ShardFeed:

@@ -48,12 +48,13 @@ def _begin(channel: Channel, job: Job, shard: Shard) -> tuple[Job, Float]:
     facts = channel.worker_sum(row_facts(shard, has_bias=job.config.bias))
     job = with_bias_step(job, facts)
     initial = initial_weights(job, channel.worker_share_weights(job.column_count), facts)
-    if job.config.learning_rate is None:
+    size = job.config.learning_rate
+    if size is None:
         sizes = step_sizes(job, facts)
         with np.errstate(all="ignore"):  # the largest may well diverge
             tried = try_step_sizes(job, initial, shard, sizes)
-        job = job.with_learning_rate(best_step_size(sizes, channel.worker_sum(tried)))
-    return job, initial
+        size = best_step_size(sizes, channel.worker_sum(tried))
+    return job.with_learning_rate(size), initial
 
 
 def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:

@@ -90,14 +90,16 @@ def leave_results(
 def best_measured(weights: ScaledVector, job: Job, monitor: Monitor, console: Console) -> ScaledVector:
     """Return the final weights, or those that the validation rows found better after an earlier pass.
 
-    Measured on the test rows, the final weights stay what they are: the test rows choose nothing.
+    Without patience learning is to go on to the end, and the final weights are what is wanted. Measured on the test
+    rows they stay what they are, too: the test rows choose nothing.
 
     Raises:
         RunError: there are no weights worth keeping: not finite, or far worse than zeros.
 
     """
     last, best = monitor.last, monitor.best
-    if job.config.eval_split == "validation" and best and not last["objective"] <= best["objective"]:
+    early_stopping = job.config.eval_split == "validation" and job.config.patience is not None
+    if early_stopping and best and not last["objective"] <= best["objective"]:
         if not last["objective"] <= ASTRAY * best["objective"]:
             console.say(
                 f"the objective rose from {best['objective']:.4g} after {best['passes']:.2f} passes to"

@@ -76,10 +76,11 @@ def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64
     """Settle with the workers where learning begins; return the job with its step size, and the initial weights."""
     job = with_bias_step(job, facts)
     channel.server_share_weights(weights)
-    if job.config.learning_rate is None:
+    size = job.config.learning_rate
+    if size is None:
         sizes = step_sizes(job, facts)
-        job = job.with_learning_rate(best_step_size(sizes, channel.server_sum(2 + len(sizes))))
-    return job, initial_weights(job, weights, facts)
+        size = best_step_size(sizes, channel.server_sum(2 + len(sizes)))
+    return job.with_learning_rate(size), initial_weights(job, weights, facts)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -39,6 +40,8 @@ from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
+# Of the size of the weights that a rank holds at once, the messages among them.
+VECTORS = 6
 GENERATED_NOTE = (
     "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
     " The real one: python data/prepare_rcv1.py --download libsvm"
@@ -133,13 +136,15 @@ def _open(config: Config, console: Console) -> Dataset:
 
 def _initial_weights(job: Job, dataset: Dataset) -> Float:
     """Return zeros, or a saved model's weights, float32 (column_count,)."""
+    needed = 4 * VECTORS * job.column_count
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise DataError(
+            f"{dataset.name}: found {dataset.column_count} columns, expected as many weights to fit in memory:"
+            f" a rank needs some {needed / 1e9:.0f} GB, this host has {memory / 1e9:.0f} GB"
+        )
     if job.config.initial_model is None:
-        try:
-            return np.zeros(job.column_count, np.float32)
-        except MemoryError as error:
-            raise DataError(
-                f"{dataset.name}: found {dataset.column_count} columns, expected as many weights to fit in memory"
-            ) from error
+        return np.zeros(job.column_count, np.float32)
     path = job.config.initial_model
     model = load_model(Path(path))
     if model.feature_count != dataset.column_count:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from mpisgd.averaging import made_for
 from mpisgd.compiled_loops import Float
+from mpisgd.evaluation import measure_in_steps
 from mpisgd.job import Job
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
 
 # Rows of each worker that a step size learns from, and as many that it is judged on. Some milliseconds in all.
 SAMPLE_ROWS = 2_000
-# Of the step size 1 / (curvature x mean ||x||^2). Smaller ones are not tried: no step is unstable (see svm.Loss), and
+# Of the step size 1 / (curvature x mean ||x||^2). Smaller ones are not tried: no row steps too far (see svm.Loss), and
 # with few positives nothing that can be learnt from a sample is better than learning nothing.
 FACTORS = 2.0 ** np.arange(5)
 # What learns fastest on a sample is too large for a whole pass. So the smallest step size is taken that falls short of
@@ -86,16 +87,17 @@ def try_step_sizes(job: Job, initial: Float, shard: Shard, sizes: NDArray[np.flo
     half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
     sample = shard.first(2 * half)
     judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
-    learnt = (_learnt(job, initial, shard.first(half), size) for size in sizes.tolist())
+    learnt_from = shard.first(half)
+    squared_norms = job.objective.squared_norms(learnt_from.rows)
+    learnt = (_learnt(job, initial, learnt_from, squared_norms, size) for size in sizes.tolist())
     values = [_value(job, weights, judged) for weights in chain([ScaledVector(initial)], learnt)]
     return half * np.array([1, *(value if math.isfinite(value) else math.inf for value in values)])
 
 
-def _learnt(job: Job, initial: Float, sample: Shard, size: float) -> ScaledVector:
+def _learnt(job: Job, initial: Float, sample: Shard, squared_norms: Float, size: float) -> ScaledVector:
     """Return the weights after a pass with this step size: their average, if it is what the run is measured by."""
     weights = ScaledVector(initial.copy())
     average = made_for(dataclasses.replace(job, learning_rows=len(sample.rows)))
-    squared_norms = job.objective.squared_norms(sample.rows)
     part = max(job.config.batch_size, -(-len(sample.rows) // PARTS))
     for start in range(0, len(sample.rows), part):
         stop = min(start + part, len(sample.rows))
@@ -116,5 +118,6 @@ def best_step_size(sizes: NDArray[np.float64], sums: NDArray[np.float64]) -> flo
 
 def _value(job: Job, weights: ScaledVector, judged: Shard) -> float:
     """Return the objective on these rows."""
-    margins = judged.rows.margins(weights.vector, 0, len(judged.rows)) * np.float32(weights.scale)
-    return job.objective.penalty(weights) + float(job.objective.losses(margins, judged.labels).mean())
+    *_, measured = measure_in_steps(weights, judged, job.objective)
+    assert measured is not None  # noqa: S101 - the last step has the result
+    return measured.objective

@@ -73,7 +73,8 @@ def copy_rows(
         return
     at = 0
     for some in np.split(rows, range(COPY_ROWS, len(rows), COPY_ROWS)):
-        starts, lengths = row_pointers[some].astype(np.int64), np.diff(row_pointers)[some].astype(np.int64)
+        starts = row_pointers[some].astype(np.int64)
+        lengths = row_pointers[some + 1] - starts
         ends = np.cumsum(lengths)
         stop = at + int(ends[-1] if len(ends) else 0)
         places = np.arange(stop - at) + np.repeat(starts - (ends - lengths), lengths)

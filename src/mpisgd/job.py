@@ -9,7 +9,7 @@ from typing import Any
 
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.schedule import decay, step_size
+from mpisgd.schedule import decay, passes_are_done, step_size
 from mpisgd.svm import LOSSES, Objective
 
 # Announced when the rows have all been sent: the workers go on to learn.
@@ -83,7 +83,7 @@ class Job:
 
     def is_done(self, rows: int) -> bool:
         """Tell whether `rows` processed rows are all the passes that were asked for."""
-        return self.config.passes is not None and self.passes(rows) >= self.config.passes
+        return passes_are_done(self.config, self.passes(rows))
 
     def with_learning_rate(self, learning_rate: float) -> Job:
         """Return the job with its first step size settled, and how it falls."""

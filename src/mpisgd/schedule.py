@@ -36,6 +36,11 @@ def decay(config: Config, learning_rate: float, rows: int) -> float:
     return min(max(learning_rate * config.regularization * rows, SLOWEST_DECAY), FASTEST_DECAY)
 
 
+def passes_are_done(config: Config, passes: float) -> bool:
+    """Tell whether these are all the passes that were asked for."""
+    return config.passes is not None and passes >= config.passes
+
+
 @dataclass
 class StopRule:
     """Decides when training is over, from passes and time alone and from each measurement.
@@ -49,7 +54,7 @@ class StopRule:
 
     def after_update(self, passes: float, seconds: float) -> str | None:
         """Check the limits that need no measurement."""
-        if self.config.passes is not None and passes >= self.config.passes:
+        if passes_are_done(self.config, passes):
             return "passes"
         if self.config.max_seconds is not None and seconds >= self.config.max_seconds:
             return "max_seconds"

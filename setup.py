@@ -1,12 +1,12 @@
-"""Builds the compiled kernel; everything else about the package is in pyproject.toml."""
+"""Builds the compiled loops; everything else about the package is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
-            "mpisgd._kernel",
-            sources=["src/mpisgd/_kernel.c"],
+            f"mpisgd.{name}",
+            sources=[f"src/mpisgd/{name}.c"],
             # Only loops marked so are vectorised: where loads are scattered it costs more than it gains. Fused
             # multiply-adds would make the bits depend on the machine that compiled.
             extra_compile_args=["-O2", "-fno-tree-slp-vectorize", "-fopenmp-simd", "-ffp-contract=off"],
@@ -14,5 +14,6 @@ setup(
             py_limited_api=True,
             optional=True,  # without a compiler the package installs all the same; its NumPy and SciPy way is slower
         )
+        for name in ("_kernel", "_vectors")
     ]
 )

@@ -36,8 +36,8 @@ OPEN_MPI = {
     "PRTE_MCA_rmaps_default_mapping_policy": "slot:oversubscribe",
     "PRTE_MCA_hwloc_default_binding_policy": "none",
 }
-# What launchers add: MPICH's banner and its last words, Open MPI's paragraphs between two rules, and what the event loop
-# inside its mpirun says of a rank's pipe that closed before it was looked at.
+# What launchers add: MPICH's banner and its last words; Open MPI's paragraphs between two rules, and what its event
+# loop says of a rank's pipe that closed before it was looked at.
 _PARAGRAPH = re.compile(r"^-{40,}\n.*?^-{40,}\n", re.MULTILINE | re.DOTALL)
 _BANNER = re.compile(
     r"^(?:={40,}|=   .*|YOUR APPLICATION TERMINATED WITH.*|This typically refers to a problem.*|Please see the FAQ.*"

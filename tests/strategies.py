@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def sparse_rows(
     column_count: int | None = None,
     cut: bool = True,
 ) -> SparseRows:
-    """Rows with int32 or int64 pointers, their columns up or down, empty rows among them.
+    """Rows with int32 or int64 pointers, int32 or uint16 columns, these up or down, empty rows among them.
 
     With `cut` they may be a part of larger arrays, so that the pointers do not begin at 0.
     """
@@ -67,6 +68,7 @@ def sparse_rows(
     found = iter(draw(vectors(sum(map(len, columns)), values)).tolist())
     kind = draw(st.sampled_from([np.int32, np.int64]))
     rows = rows_from([[(j, next(found)) for j in row] for row in columns], width, kind)
+    rows = dataclasses.replace(rows, columns=rows.columns.astype(draw(st.sampled_from([np.int32, np.uint16]))))
     start = draw(st.integers(0, min(2, len(rows) - min_rows))) if cut else 0
     return rows.part(start, len(rows) - draw(st.integers(0, 1)) * (cut and len(rows) - start > min_rows))
 

@@ -24,7 +24,7 @@ def test_the_penalty_falls_with_the_rows():
     assert planned(1_000_000, 2).regularization == pytest.approx(1e-7)
 
 
-@pytest.mark.parametrize(("workers", "exchanges"), [(1, 6), (2, 6), (3, 12), (8, 42)])
+@pytest.mark.parametrize(("workers", "exchanges"), [(1, 4), (2, 4), (3, 10), (8, 40)])
 def test_more_workers_exchange_more_often(workers: int, exchanges: int):
     rows = 200_000
     turn = planned(rows, workers, batch_size=1).iterations
@@ -37,7 +37,7 @@ def test_a_turn_is_worth_its_exchange_but_no_longer_than_a_shard():
     assert planned(16_000, 8, columns=10_000_000, row_length=30, batch_size=1).iterations == 2_000
 
 
-@pytest.mark.parametrize(("rows", "workers", "expected"), [(8, 8, 1), (10**9, 2, 65_536 // 8)])
+@pytest.mark.parametrize(("rows", "workers", "expected"), [(8, 8, 1), (10**9, 2, 98_304 // 8)])
 def test_turns_have_a_batch_at_least_and_do_not_last_for_ever(rows: int, workers: int, expected: int):
     assert planned(rows, workers).iterations == expected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -41,7 +42,7 @@ def is_sound(rows: SparseRows) -> bool:
     """Tell whether the arrays are such as `checked` lets in, of their own size."""
     SparseRows.checked(rows.values, rows.columns, rows.row_pointers, rows.column_count, where="test")
     kinds = rows.values.dtype, rows.columns.dtype, rows.row_pointers.dtype
-    return kinds in [(np.float32, np.int32, pointers) for pointers in (np.int32, np.int64)]
+    return kinds in itertools.product([np.float32], [np.int32, np.uint16], [np.int32, np.int64])
 
 
 @st.composite
@@ -80,7 +81,7 @@ def test_add_weighted_rows(case: tuple[SparseRows, NDArray[np.float32]]) -> None
 def test_copy_rows(loops: Loops, rows: SparseRows, data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12)), np.intp)
     expected = public(rows)[chosen]
-    columns, values = np.empty(expected.nnz, np.int32), np.empty(expected.nnz, np.float32)
+    columns, values = np.empty(expected.nnz, rows.columns.dtype), np.empty(expected.nnz, np.float32)
     with loops(), mock.patch.object(compiled_loops, "COPY_ROWS", 5):
         compiled_loops.copy_rows(chosen, rows.row_pointers, rows.columns, rows.values, columns, values)
     np.testing.assert_array_equal(columns, expected.indices)

@@ -29,6 +29,10 @@ COLUMNS = 6
 Vector = NDArray[np.float64]
 
 
+def at(names: list[int]) -> NDArray[np.int32]:
+    return np.array(names, np.int32)
+
+
 @dataclass
 class Worker:
     """A worker, its update and reply under way, and in float64 all it ever changed and sent."""
@@ -265,10 +269,10 @@ def test_with_one_worker_the_servers_weights_are_the_workers(
 
 def test_only_stale_updates_are_added_with_caution() -> None:
     server = ServerWeights(np.zeros(3, np.float32), cautious=True)
-    server.add(np.array([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0)
+    server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0)
     np.testing.assert_array_equal(server.current.weights(), [1, 1, 0])
     # column 0 was changed by both updates so far, column 2 by half of them
-    server.add(np.array([0, 2]), np.array([1, 1], np.float32), 1.0, staleness=1)
+    server.add(at([0, 2]), np.array([1, 1], np.float32), 1.0, staleness=1)
     np.testing.assert_allclose(server.current.weights(), [1 + 1 / np.sqrt(2), 1, 1 / np.sqrt(1.5)], rtol=1e-6)
 
 
@@ -283,8 +287,8 @@ def test_a_change_counts_the_same_in_a_sparse_and_in_a_dense_message(
 ) -> None:
     sparse, whole = (ServerWeights(np.ones(COLUMNS, np.float32), cautious=cautious) for _ in range(2))
     for changes, staleness in updates:
-        columns = np.flatnonzero(changes)
-        sparse.add(columns, changes[columns], decay, staleness)
+        named = np.flatnonzero(changes).astype(np.int32)
+        sparse.add(named, changes[named], decay, staleness)
         whole.add(None, changes, decay, staleness)
     np.testing.assert_allclose(whole.current.weights(), sparse.current.weights(), rtol=1e-6, atol=1e-6)
 
@@ -295,7 +299,7 @@ def test_caution_keeps_the_balance_of_penalty_and_changes(staleness: int) -> Non
     shrinking, w = 1e-3, np.array([4, -2], np.float32)
     server = ServerWeights(w, cautious=True)
     for _ in range(10):
-        server.add(np.array([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness)
+        server.add(at([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness)
     np.testing.assert_allclose(server.current.weights(), w, rtol=20 * shrinking**2)
 
 
@@ -332,8 +336,8 @@ def test_folding_keeps_the_weights_and_what_is_unsent() -> None:
 
 def test_a_reply_brings_only_what_changed_since_the_last() -> None:
     server = ServerWeights(np.zeros(100, np.float32), cautious=False)
-    server.add(np.array([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0)
-    server.add(np.array([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0)
+    server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0)
+    server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0)
     found = {}
     for version in range(3):
         columns, values = server.changes_since(version)
@@ -346,7 +350,7 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
     initial = np.array([1.5], np.float32)
     server, worker = ServerWeights(initial, cautious=False), WorkerWeights(initial)
     for change in (-1.4, 0.0123456):
-        server.add(np.array([0]), np.array([change], np.float32), 1.0, staleness=0)
+        server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0)
     worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), *server.changes_since(0))
     np.testing.assert_array_equal(worker.local.vector, server.current.vector)
     assert not np.any(worker.take_turn(0.0).changes)
@@ -355,5 +359,5 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
 @pytest.mark.parametrize("decay", [1e-30, 1e-45, 1e-200])
 def test_a_turn_that_shrinks_the_weights_to_nothing_leaves_them_finite(decay: float) -> None:
     exchange = Exchange(1, initial=np.ones(COLUMNS, np.float32))
-    exchange.server.add(np.array([0]), np.array([2], np.float32), decay, staleness=0)
+    exchange.server.add(at([0]), np.array([2], np.float32), decay, staleness=0)
     np.testing.assert_allclose(exchange.server.current.weights(), [2, 0, 0, 0, 0, 0], atol=1e-20)

@@ -3,8 +3,9 @@
    compiled_loops.py is the only caller, says what each function computes, and has the same in NumPy and SciPy where this
    file was not compiled; tests hold the two to each other.
 
-   Row i is the places row_pointers[i]:row_pointers[i + 1] of columns (int32) and values (float32). The pointers are int32
-   or, where a shard has more than 2^31 elements, int64. Columns are trusted to be in range: SparseRows.checked saw to it. */
+   Row i is the places row_pointers[i]:row_pointers[i + 1] of columns and values (float32). Columns are int32 or, where a
+   shard has no more of them than that can count, uint16: less to read is 5 to 9 % less time. The pointers are int32 or,
+   where a shard has more than 2^31 elements, int64. Columns are trusted to be in range: SparseRows.checked saw to it. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -17,9 +18,18 @@ enum loss { HINGE, SQUARED_HINGE, LOGISTIC };
 
 struct rows {
     Py_buffer pointers, columns, values;
-    int wide; /* pointers are int64 */
+    int wide;   /* pointers are int64 */
+    int narrow; /* columns are uint16 */
     int64_t count;
 };
+
+/* Compiled twice, for each width of columns. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE int64_t column(const void *columns, int narrow, int64_t k)
+{
+    return narrow ? ((const uint16_t *)columns)[k] : ((const int32_t *)columns)[k];
+}
 
 static int64_t pointer(const struct rows *rows, int64_t i)
 {
@@ -27,26 +37,26 @@ static int64_t pointer(const struct rows *rows, int64_t i)
 }
 
 /* x.w. Four sums, since each addition to one has to wait four cycles for the last. */
-static float dot(const int32_t *columns, const float *values, int64_t elements, const float *weights)
+INLINE float dot(const struct rows *rows, int narrow, int64_t k, int64_t stop, const float *weights)
 {
+    const void *columns = rows->columns.buf;
+    const float *values = rows->values.buf;
     float a = 0, b = 0, c = 0, d = 0;
-    int64_t k = 0;
-    for (; k + 4 <= elements; k += 4) {
-        a += values[k] * weights[columns[k]];
-        b += values[k + 1] * weights[columns[k + 1]];
-        c += values[k + 2] * weights[columns[k + 2]];
-        d += values[k + 3] * weights[columns[k + 3]];
+    for (; k + 4 <= stop; k += 4) {
+        a += values[k] * weights[column(columns, narrow, k)];
+        b += values[k + 1] * weights[column(columns, narrow, k + 1)];
+        c += values[k + 2] * weights[column(columns, narrow, k + 2)];
+        d += values[k + 3] * weights[column(columns, narrow, k + 3)];
     }
-    for (; k < elements; k++)
-        a += values[k] * weights[columns[k]];
+    for (; k < stop; k++)
+        a += values[k] * weights[column(columns, narrow, k)];
     return (a + b) + (c + d);
 }
 
 static float row_dot(const struct rows *rows, int64_t i, const float *weights)
 {
-    int64_t first = pointer(rows, i);
-    return dot((const int32_t *)rows->columns.buf + first, (const float *)rows->values.buf + first,
-               pointer(rows, i + 1) - first, weights);
+    int64_t first = pointer(rows, i), stop = pointer(rows, i + 1);
+    return rows->narrow ? dot(rows, 1, first, stop, weights) : dot(rows, 0, first, stop, weights);
 }
 
 /* The step that a row takes along y x, in units of eta, as in svm.LOSSES; `size` is eta ||x||^2, `moving` how many rows
@@ -65,13 +75,17 @@ static float bounded_step(enum loss loss, float margin, float size, float moving
 }
 
 /* w += c x */
+INLINE void add(const struct rows *rows, int narrow, int64_t k, int64_t stop, float coefficient, float *weights)
+{
+    const float *values = rows->values.buf;
+    for (; k < stop; k++)
+        weights[column(rows->columns.buf, narrow, k)] += coefficient * values[k];
+}
+
 static void add_row(const struct rows *rows, int64_t i, float coefficient, float *weights)
 {
-    const int32_t *columns = rows->columns.buf;
-    const float *values = rows->values.buf;
-    int64_t stop = pointer(rows, i + 1);
-    for (int64_t k = pointer(rows, i); k < stop; k++)
-        weights[columns[k]] += coefficient * values[k];
+    int64_t first = pointer(rows, i), stop = pointer(rows, i + 1);
+    rows->narrow ? add(rows, 1, first, stop, coefficient, weights) : add(rows, 0, first, stop, coefficient, weights);
 }
 
 static int check(int holds, const char *what)
@@ -92,9 +106,10 @@ static int complete(struct rows *rows)
 {
     int64_t width = rows->wide ? 8 : 4;
     rows->count = rows->pointers.len / width - 1;
+    rows->narrow = 2 * rows->columns.len == rows->values.len;
     return check(rows->pointers.len % width == 0 && rows->count >= 0, "row pointers")
-        && check(rows->columns.len == rows->values.len && rows->columns.len % 4 == 0, "columns and values")
-        && check(pointer(rows, 0) >= 0 && pointer(rows, rows->count) <= rows->columns.len / 4, "pointers past the end");
+        && check(rows->narrow || rows->columns.len == rows->values.len, "columns and values")
+        && check(pointer(rows, 0) >= 0 && pointer(rows, rows->count) <= rows->values.len / 4, "pointers past the end");
 }
 
 static PyObject *multiply(PyObject *module, PyObject *arguments)
@@ -122,9 +137,10 @@ static PyObject *copy_rows(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*y*y*y*pw*w*", &chosen, &rows.pointers, &rows.columns, &rows.values, &rows.wide,
                           &out_columns, &out_values))
         return NULL;
-    int right = complete(&rows) && check(out_columns.len == out_values.len, "outputs");
+    int right = complete(&rows) && check(out_columns.len == (rows.narrow ? out_values.len / 2 : out_values.len), "outputs");
+    int64_t width = rows.narrow ? 2 : 4;
     const int64_t *numbers = chosen.buf;
-    int64_t room = out_columns.len / 4, at = 0;
+    int64_t room = out_values.len / 4, at = 0;
     for (int64_t k = 0; right && k < chosen.len / 8; k++) {
         int64_t i = numbers[k];
         right = check(i >= 0 && i < rows.count, "row number");
@@ -134,7 +150,7 @@ static PyObject *copy_rows(PyObject *module, PyObject *arguments)
         right = check(elements >= 0 && elements <= room - at, "outputs");
         if (!right)
             break;
-        memcpy((int32_t *)out_columns.buf + at, (const int32_t *)rows.columns.buf + first, 4 * elements);
+        memcpy((char *)out_columns.buf + width * at, (const char *)rows.columns.buf + width * first, width * elements);
         memcpy((float *)out_values.buf + at, (const float *)rows.values.buf + first, 4 * elements);
         at += elements;
     }
@@ -226,8 +242,10 @@ static PyObject *squared_norms(PyObject *module, PyObject *arguments)
     int right = complete(&rows) && check(out.len == 8 * rows.count, "out");
     const float *values = rows.values.buf;
     for (int64_t i = 0; right && i < rows.count; i++) {
+        int64_t k = pointer(&rows, i), stop = pointer(&rows, i + 1);
         double sum = 0;
-        for (int64_t k = pointer(&rows, i); k < pointer(&rows, i + 1); k++)
+        #pragma omp simd reduction(+ : sum)
+        for (; k < stop; k++)
             sum += (double)values[k] * values[k];
         ((double *)out.buf)[i] = sum;
     }
@@ -236,73 +254,11 @@ static PyObject *squared_norms(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
-/* changes = (mine - shared) scale; returns how many are not 0. */
-static PyObject *subtract(PyObject *module, PyObject *arguments)
-{
-    Py_buffer mine, shared, changes;
-    double scale;
-    if (!PyArg_ParseTuple(arguments, "y*y*dw*", &mine, &shared, &scale, &changes))
-        return NULL;
-    int right = check(mine.len == shared.len && mine.len == changes.len, "weights and changes");
-    int64_t nonzero = 0;
-    if (right) {
-        const float *a = mine.buf, *b = shared.buf;
-        float *out = changes.buf, factor = (float)scale;
-        int32_t count = 0;
-        #pragma omp simd reduction(+ : count)
-        for (Py_ssize_t j = 0; j < changes.len / 4; j++) {
-            out[j] = (a[j] - b[j]) * factor;
-            count += out[j] != 0;
-        }
-        nonzero = count;
-    }
-    PyBuffer_Release(&mine);
-    PyBuffer_Release(&shared);
-    PyBuffer_Release(&changes);
-    return right ? PyLong_FromLongLong(nonzero) : NULL;
-}
-
-/* e^x of a small x, to float32's last bit. */
-static float small_exp(float x)
-{
-    return 1 + x * (1 + x * (0.5f + x * (1.0f / 6 + x * (1.0f / 24))));
-}
-
-/* w = exp(g L) w + g d, with a gain g of each column. */
-static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns, float log_decay)
-{
-    if (fabsf(log_decay) < 0.05f) { /* and no gain is above 1 */
-        #pragma omp simd
-        for (Py_ssize_t j = 0; j < columns; j++)
-            weights[j] = weights[j] * small_exp(gains[j] * log_decay) + gains[j] * changes[j];
-    } else {
-        for (Py_ssize_t j = 0; j < columns; j++)
-            weights[j] = weights[j] * expf(gains[j] * log_decay) + gains[j] * changes[j];
-    }
-}
-
-static PyObject *merge(PyObject *module, PyObject *arguments)
-{
-    Py_buffer weights, gains, changes;
-    double log_decay;
-    if (!PyArg_ParseTuple(arguments, "w*y*y*d", &weights, &gains, &changes, &log_decay))
-        return NULL;
-    int right = check(weights.len == gains.len && weights.len == changes.len, "weights, gains and changes");
-    if (right)
-        merge_each(weights.buf, gains.buf, changes.buf, weights.len / 4, (float)log_decay);
-    PyBuffer_Release(&weights);
-    PyBuffer_Release(&gains);
-    PyBuffer_Release(&changes);
-    return right ? Py_NewRef(Py_None) : NULL;
-}
-
 static PyMethodDef methods[] = {
     {"multiply", multiply, METH_VARARGS, NULL},
     {"copy_rows", copy_rows, METH_VARARGS, NULL},
     {"squared_norms", squared_norms, METH_VARARGS, NULL},
     {"minibatch_steps", minibatch_steps, METH_VARARGS, NULL},
-    {"subtract", subtract, METH_VARARGS, NULL},
-    {"merge", merge, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpisgd import vector_loops
 from mpisgd.job import Job
 from mpisgd.svm import ScaledVector
 
@@ -32,8 +33,7 @@ class Average:
         self._next_rows = rows + self._every_rows
         self._taken += 1
         share = (1 + LATENESS) / (self._taken + LATENESS)
-        self._vector *= np.float32(1 - share)
-        self._vector += weights.vector * np.float32(share * weights.scale)
+        vector_loops.blend(self._vector, weights.vector, share, weights.scale)
 
     def weights(self, weights: ScaledVector) -> ScaledVector:
         """Return a copy of the average; of the weights themselves before any were taken in."""

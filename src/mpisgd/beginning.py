@@ -44,8 +44,7 @@ def row_facts(shard: Shard, *, has_bias: bool) -> NDArray[np.float64]:
     """
     sample = shard.first(SAMPLE_ROWS)
     rows = sample.rows.compact()
-    columns, place = np.unique(rows.columns, return_inverse=True)
-    squares = np.bincount(place, weights=np.square(rows.values, dtype=np.float64), minlength=len(columns))
+    squares = np.bincount(rows.columns, np.square(rows.values, dtype=np.float64), rows.column_count)
     if has_bias:
         squares = squares[:-1]  # the last column
     return np.array([len(rows), rows.squared_norms().sum(), sample.labels.sum(), squares.max(initial=0.0)])
@@ -88,7 +87,7 @@ def try_step_sizes(job: Job, initial: Float, shard: Shard, sizes: NDArray[np.flo
     sample = shard.first(2 * half)
     judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
     learnt_from = shard.first(half)
-    squared_norms = job.objective.squared_norms(learnt_from.rows)
+    squared_norms = job.objective.squared_norms(learnt_from.rows.squared_norms())
     learnt = (_learnt(job, initial, learnt_from, squared_norms, size) for size in sizes.tolist())
     values = [_value(job, weights, judged) for weights in chain([ScaledVector(initial)], learnt)]
     return half * np.array([1, *(value if math.isfinite(value) else math.inf for value in values)])

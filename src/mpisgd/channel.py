@@ -8,9 +8,7 @@ learns; only a message that has begun to arrive is received to its end in one ca
 from __future__ import annotations
 
 import functools
-import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,14 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
+from mpisgd.waiting import (
+    LONGEST_SLEEP_TIMED,
+    YIELDS_FOR_COLLECTIVE,
+    YIELDS_FOR_MESSAGE,
+    Backoff,
+    Work,
+    poll,
+)
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,35 +32,6 @@ if TYPE_CHECKING:
 SERVER = 0
 LEADER = 1  # of the workers, in lock step
 NOTHING = np.empty(0, np.uint8)
-Work = Callable[[], bool]
-
-# Polls that only yield the core before the waiting rank sleeps. A collective has stages that each wait for a poll:
-# with nine ranks on two cores, sleep after 200 polls made it five times slower. For messages ranks that yield for long
-# keep those with work from the core: 2,000 polls made nine ranks' turns half as fast, 20 one worker's a fifth as fast.
-YIELDS_FOR_COLLECTIVE = 20_000
-YIELDS_FOR_MESSAGE = 300
-SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
-
-
-class Backoff:
-    """How a poll that found nothing passes the time: yield at first, then sleep twice as long each time."""
-
-    def __init__(self, yields: int) -> None:
-        self._yields = yields
-        self.reset()
-
-    def reset(self) -> None:
-        """Start over: there was work."""
-        self._polls, self._sleep = 0, SHORTEST_SLEEP
-
-    def pause(self) -> None:
-        """Pass some time."""
-        self._polls += 1
-        if self._polls <= self._yields:
-            os.sched_yield()
-        else:
-            time.sleep(self._sleep)
-            self._sleep = min(2 * self._sleep, LONGEST_SLEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +71,7 @@ class Channel:
 
         Without `hurry` others have time to spare, and this rank sleeps at once between two polls.
         """
-        _poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE if hurry else 0))
+        poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE if hurry else 0))
 
     # --- set-up
 
@@ -122,13 +99,18 @@ class Channel:
         self._wait(self._comm.Ibcast(weights, SERVER))
         return weights
 
-    def server_sum(self, count: int) -> NDArray[np.float64]:
-        """Return the sum of the workers' numbers, float64 (count,). Collective, with `worker_sum`."""
-        return self._sum(np.zeros(count))
+    def server_sum(self) -> NDArray[np.float64]:
+        """Return the sum of the workers' numbers, float64: their leader sends it. Beside `worker_sum`."""
+        poll(lambda: self._comm.Iprobe(LEADER, Tag.SUM), None, Backoff(0, LONGEST_SLEEP_TIMED))
+        return self._receive(LEADER, Tag.SUM).view(np.float64)
 
     def worker_sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add these to the other workers' numbers and return the sum. Collective."""
-        return self._sum(values)
+        """Add these to the other workers' numbers and return the sum. Collective among the workers."""
+        total = np.empty_like(values)
+        self._wait(self._crew.Iallreduce(values, total))
+        if self.rank == LEADER:
+            self._send(SERVER, Tag.SUM, total.view(np.uint8))
+        return total
 
     # --- rows
 
@@ -231,19 +213,5 @@ class Channel:
         self._comm.Recv(content, rank, tag)
         return content
 
-    def _sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = np.empty_like(values)
-        self._wait(self._comm.Iallreduce(values, total))
-        return total
-
-    def _wait(self, request: MPI.Request, meanwhile: Work | None = None) -> None:
-        """Wait for a collective."""
-        _poll(request.Test, meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
-
-
-def _poll(done: Work, meanwhile: Work | None, backoff: Backoff) -> None:
-    while not done():
-        if meanwhile is not None and meanwhile():
-            backoff.reset()
-        else:
-            backoff.pause()
+    def _wait(self, collective: MPI.Request) -> None:
+        poll(collective.Test, None, Backoff(YIELDS_FOR_COLLECTIVE))

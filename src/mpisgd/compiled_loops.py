@@ -1,4 +1,4 @@
-"""The loops that nearly all time is spent in: our own kernel, or SciPy's and NumPy's where it was not compiled.
+"""The loops over rows, where nearly all time is spent: our kernel, or SciPy's and NumPy's where it was not compiled.
 
 `_kernel` is made from `_kernel.c` when the package is installed, if there is a C compiler. Without it the program does
 the same some ten times more slowly: with SciPy's compiled loops, called without the matrix object around them, which
@@ -6,8 +6,8 @@ takes longer to build than a mini-batch to multiply. Those are private to SciPy,
 them; `tests/test_sparse_rows.py` and `tests/test_svm.py` hold both ways to each other and to SciPy's public one.
 
 Functions of rows take absolute row pointers: `row_pointers[i]:row_pointers[i + 1]` are row i's places in the whole
-`columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied. Columns are int32,
-pointers int32 or int64, all floats float32.
+`columns` and `values`, so a range of rows is a slice of the pointers and nothing else is copied. Columns are int32 or
+uint16, pointers int32 or int64, all floats float32.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Index = NDArray[np.signedinteger[Any]]
+Index = NDArray[np.integer[Any]]
 Float = NDArray[np.float32]
 
 COPY_ROWS = 65_536  # at a time, so that what is needed beside the rows stays small
@@ -44,8 +44,8 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
     out[:] = 0
     for first in range(0, len(out), COPY_ROWS):
         some = out[first : first + COPY_ROWS]
-        narrow = _narrow(row_pointers[first : first + len(some) + 1], columns, values)
-        _scipy().csr_matvec(len(some), len(weights), *narrow, weights, some)
+        arrays = _for_scipy(row_pointers[first : first + len(some) + 1], columns, values)
+        _scipy().csr_matvec(len(some), len(weights), *arrays, weights, some)
 
 
 def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
@@ -54,7 +54,7 @@ def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coeffi
     X in CSR form is X^T in CSC form, so SciPy's column loop runs over our rows.
     Shapes: row_pointers (rows + 1,), coefficients (rows,), weights (column_count,).
     """
-    pointers, columns, values = _narrow(row_pointers, columns, values)
+    pointers, columns, values = _for_scipy(row_pointers, columns, values)
     _scipy().csc_matvec(len(weights), len(coefficients), pointers, columns, values, coefficients, weights)
 
 
@@ -127,24 +127,6 @@ def minibatch_steps(
     return reached
 
 
-def subtract(mine: Float, shared: Float, scale: float, changes: Float) -> int:
-    """Write (mine - shared) scale to `changes` and return how many of them are not 0. All are (column_count,)."""
-    if _kernel is not None:
-        return int(_kernel.subtract(mine, shared, scale, changes))
-    np.subtract(mine, shared, out=changes)
-    changes *= np.float32(scale)
-    return int(np.count_nonzero(changes))
-
-
-def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> None:
-    """Change `weights` to exp(g L) w + g d, in place: gains g, 0 < g <= 1, and changes d of every column, L <= 0."""
-    if _kernel is not None:
-        _kernel.merge(weights, gains, changes, log_decay)
-        return
-    weights *= np.exp(gains * np.float32(log_decay))
-    weights += gains * changes
-
-
 @functools.cache
 def _scipy() -> Any:
     """Return SciPy's compiled loops; importing them takes longer than NumPy, so only who needs them does."""
@@ -157,9 +139,10 @@ def _wide(row_pointers: Index) -> bool:
     return row_pointers.itemsize == 8
 
 
-def _narrow(row_pointers: Index, columns: Index, values: Float) -> tuple[Index, Index, Float]:
-    """Return the same rows with int32 pointers, which SciPy wants where columns are int32."""
-    if not _wide(row_pointers):
+def _for_scipy(row_pointers: Index, columns: Index, values: Float) -> tuple[Index, Index, Float]:
+    """Return the same rows with pointers and columns of one dtype, int32, as SciPy wants them."""
+    if row_pointers.dtype == columns.dtype == np.int32:
         return row_pointers, columns, values
     start, stop = int(row_pointers[0]), int(row_pointers[-1])
-    return (row_pointers - start).astype(np.int32), columns[start:stop], values[start:stop]
+    pointers = (row_pointers - start).astype(np.int32, copy=False)
+    return pointers, columns[start:stop].astype(np.int32, copy=False), values[start:stop]

@@ -69,8 +69,8 @@ class Config:
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int | None = setting(
         None,
-        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 6 exchanges for every worker"
-        " but one, 6 for one alone; more where columns are many, at most 65,536 rows",
+        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 4 exchanges, and 6 more for"
+        " each worker beyond the second; more steps where columns are many, at most 98,304 rows",
         unit="steps",
         ge=1,
     )

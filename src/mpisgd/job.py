@@ -19,13 +19,14 @@ NO_JOB = ""
 
 # lambda x rows, where the user does not set lambda: LIBLINEAR's C = 10. Early stopping sees to what is too little.
 LAMBDA_ROWS = 0.1
-# Exchanges in a pass, where the user does not say how long a turn is: six for each worker beyond the first. On 35 times
-# RCV1's rows two workers learn as much with 4 as with 48, eight need 48: what many workers change together is too much.
-EXCHANGES_BY_WORKER = 6
+# Exchanges in a pass, where the user does not say how long a turn is: so many of two workers, and so many more for each
+# beyond. On 35 times RCV1's rows two workers learn as much with 4 as with 48, eight need 48: what many workers change
+# together is too much.
+EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 4, 6
 # Elements that a turn goes through for each column and worker beyond the first, at least: an exchange goes through all
 # columns some ten times, and the cores have those of all workers to do.
 ELEMENTS_BY_COLUMN = 1 / 512
-LONGEST_TURN = 65_536  # rows, some 5 ms of text: so long a worker does not look up
+LONGEST_TURN = 98_304  # rows, some 8 ms of text: so long a worker does not look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Job:
 
 def _turn_rows(feature_count: int, learning_rows: int, workers: int, row_length: float) -> float:
     """Return the rows of a turn: few enough for learning, yet enough to be worth an exchange; a shard at most."""
-    for_learning = learning_rows / (EXCHANGES_BY_WORKER * max(1, workers - 1) * workers)
+    exchanges = EXCHANGES_OF_TWO + EXCHANGES_BY_WORKER * max(0, workers - 2)
+    for_learning = learning_rows / (exchanges * workers)
     worth_it = ELEMENTS_BY_COLUMN * (workers - 1) * feature_count / max(row_length, 1.0)
     return min(max(for_learning, worth_it), learning_rows / workers, LONGEST_TURN)

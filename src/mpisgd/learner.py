@@ -9,11 +9,11 @@ import numpy as np
 from mpisgd.channel import Channel
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
-from mpisgd.shard import Shard, ShardBuilder
+from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 
 SMALLEST_DECAY = 1e-6  # of a turn
-BETWEEN_ROWS = 8_192  # some 800 us of text rows: a reply that has come waits no longer
+BETWEEN_ROWS = 1_024  # some 100 us of text rows: a message under way waits no longer to be moved along
 
 
 class ShardFeed:
@@ -31,11 +31,11 @@ class ShardFeed:
         self._ended = False
         self.renews = job.config.sharding == "sample"
 
-    def take(self) -> Shard | None:
+    def take(self) -> LearningShard | None:
         """Wait for the next shard and return it in random order; None when the server ended the rows instead."""
         self._channel.wait_until(self._is_there, self.look)
         shard, self._next = self._next, None
-        return shard.shuffled(self._rng) if shard is not None else None
+        return LearningShard.shuffled_from(shard, self._rng) if shard is not None else None
 
     def ask_next(self) -> None:
         """Let the server begin to send the next sample; to be taken in between turns."""
@@ -64,7 +64,7 @@ class ShardFeed:
 class Learner:
     """Takes turns over a shard in contiguous mini-batches, again and again."""
 
-    def __init__(self, job: Job, shard: Shard, shards: ShardFeed) -> None:
+    def __init__(self, job: Job, shard: LearningShard, shards: ShardFeed) -> None:
         self._config = job.config
         self._objective = job.objective
         self._shards = shards
@@ -77,23 +77,24 @@ class Learner:
         if shards.renews:
             shards.ask_next()
 
-    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], None] | None = None) -> int:
+    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] | None = None) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
 
-        A batch ends with the shard. `between` is called after every BETWEEN_ROWS rows or so. A turn ends early when the
-        penalty has left next to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
+        A batch ends with the shard. `between` is called after every BETWEEN_ROWS rows or so, for as long as it is true
+        that it waits for something. A turn ends early when the penalty has left next to nothing of the weights it began
+        with: float32 entries of size 1/scale would overflow.
         """
         if self._shards.renews:
             self._shards.look()
         steps_left, processed = self._iterations, 0
         smallest_scale = SMALLEST_DECAY * weights.scale
+        waits = between is not None and between()
         while steps_left > 0 and weights.scale >= smallest_scale:
-            steps = min(steps_left, self._steps_between) if between is not None else steps_left
+            steps = min(steps_left, self._steps_between) if waits else steps_left
             taken_rows = self._steps(weights, steps, step_size, smallest_scale)
             steps_left -= -(-taken_rows // self._config.batch_size)
             processed += taken_rows
-            if between is not None:
-                between()
+            waits = waits and between is not None and between()
         return processed
 
     def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> int:
@@ -123,6 +124,6 @@ class Learner:
             self._begin_shard(self._shards.take() or self._shard)
             self._shards.ask_next()
 
-    def _begin_shard(self, shard: Shard) -> None:
+    def _begin_shard(self, shard: LearningShard) -> None:
         self._shard = shard
-        self._squared_norms = self._objective.squared_norms(shard.rows)
+        self._squared_norms = self._objective.squared_norms(shard.squared_norms)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpisgd import compiled_loops
+from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
@@ -68,7 +68,7 @@ class Exchange:
             np.reciprocal(self._gains, out=self._gains)
         self._round += 1
         log_decay = float(self._shared(self._total)[1])
-        compiled_loops.merge(weights, self._gains, self._total[: self._columns], log_decay)
+        vector_loops.merge(weights, self._gains, self._total[: self._columns], log_decay)
 
     @property
     def stops(self) -> bool:

@@ -31,6 +31,7 @@ class Tag(IntEnum):
     GONE = 5  # worker -> server: has been told to stop and leaves
     REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
     ORDER = 7  # server -> leader: in lock step, what to do
+    SUM = 8  # leader -> server: the sum of numbers that the workers settle something by
 
 
 @unique
@@ -118,7 +119,7 @@ def largest_reply(column_count: int) -> int:
     return _REPLY.itemsize + 8 + 4 * column_count
 
 
-def pack_update(header: UpdateHeader, columns: NDArray[np.signedinteger[Any]] | None, changes: Float) -> Bytes:
+def pack_update(header: UpdateHeader, columns: NDArray[np.int32] | None, changes: Float) -> Bytes:
     """Pack a turn's changes of the weights: float32 at the sparse `columns`, or of every column (None)."""
     return _pack(_UPDATE, astuple(header), columns, changes)
 
@@ -129,7 +130,7 @@ def unpack_update(message: Bytes) -> tuple[UpdateHeader, NDArray[np.int32] | Non
     return UpdateHeader(*header), columns, changes
 
 
-def pack_reply(header: ReplyHeader, columns: NDArray[np.signedinteger[Any]] | None, values: Float) -> Bytes:
+def pack_reply(header: ReplyHeader, columns: NDArray[np.int32] | None, values: Float) -> Bytes:
     """Pack the server's vector: float32 at the `columns` that changed, or whole (None)."""
     return _pack(_REPLY, astuple(header), columns, values)
 
@@ -157,7 +158,8 @@ def pack_rows(rows: SparseRows, labels: Float, shard_rows: int, shard_elements: 
     """Pack a block of rows with their labels: lengths as int64, columns as int32, values and labels as float32."""
     rows = rows.compact()
     header = (len(rows), rows.elements, shard_rows, shard_elements, 0)
-    arrays = (np.diff(rows.row_pointers).astype(np.int64), rows.columns, rows.values, labels)
+    columns = rows.columns.astype(np.int32, copy=False)
+    arrays = (np.diff(rows.row_pointers).astype(np.int64), columns, rows.values, labels)
     return np.concatenate([_pack_header(_ROWS, header), *(array.view(np.uint8) for array in arrays)])
 
 
@@ -189,7 +191,7 @@ def _unpack_header(dtype: np.dtype[np.void], message: Bytes) -> tuple[Any, Bytes
 def _pack(
     dtype: np.dtype[np.void],
     header: tuple[Any, ...],
-    columns: NDArray[np.signedinteger[Any]] | None,
+    columns: NDArray[np.int32] | None,
     values: Float,
 ) -> Bytes:
     """Join header, number of columns (ALL_COLUMNS for a whole vector), columns as int32, and values."""
@@ -197,7 +199,7 @@ def _pack(
     if columns is None:
         return np.concatenate([head, np.array([ALL_COLUMNS]).view(np.uint8), values.view(np.uint8)])
     count = np.array([len(columns)]).view(np.uint8)
-    return np.concatenate([head, count, columns.astype(np.int32).view(np.uint8), values.view(np.uint8)])
+    return np.concatenate([head, count, columns.view(np.uint8), values.view(np.uint8)])
 
 
 def _unpack(dtype: np.dtype[np.void], message: Bytes) -> tuple[Any, NDArray[np.int32] | None, Float]:

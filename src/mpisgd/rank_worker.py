@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpisgd import compiled_loops
+from mpisgd import vector_loops
 from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes, with_bias_step
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
@@ -45,9 +45,9 @@ def work(channel: Channel) -> None:
 
 def _begin(channel: Channel, job: Job, shard: Shard) -> tuple[Job, Float]:
     """Settle with all others where learning begins; return the job with its step size, and the initial weights."""
+    shared = channel.worker_share_weights(job.column_count)
     facts = channel.worker_sum(row_facts(shard, has_bias=job.config.bias))
-    job = with_bias_step(job, facts)
-    initial = initial_weights(job, channel.worker_share_weights(job.column_count), facts)
+    job, initial = with_bias_step(job, facts), initial_weights(job, shared, facts)
     size = job.config.learning_rate
     if size is None:
         sizes = step_sizes(job, facts)
@@ -66,14 +66,12 @@ def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> N
     leader = Leader(channel, job) if channel.rank == LEADER else None
     shared = initial
     local = ScaledVector(initial.copy())
+    threshold = job.config.gradient_threshold
     rows_done, round_trip = 0, 0.0
     while not (job.is_done(rows_done) or exchange.stops):
         rows = learner.turn(local, job.step_size(rows_done))
-        changes_sent = compiled_loops.subtract(local.vector, shared, local.scale, exchange.changes)
-        withheld = None
-        if job.config.gradient_threshold > 0:
-            withheld = _withhold(exchange.changes, job.config.gradient_threshold)
-            changes_sent = int(np.count_nonzero(exchange.changes))
+        changes_sent = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
+        withheld = (local.vector - shared) * np.float32(local.scale) - exchange.changes if threshold > 0 else None
         mine, total = exchange.buffers(
             channel.rank,
             rows=rows,
@@ -103,13 +101,6 @@ def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
     orders_sent = int(channel.worker_hear())
     if leader is not None:
         leader.drain(orders_sent)
-
-
-def _withhold(changes: Float, threshold: float) -> Float:
-    """Zero the changes up to the threshold, in place, and return them."""
-    withheld = np.where(np.abs(changes) <= threshold, changes, np.float32(0))
-    changes -= withheld
-    return withheld
 
 
 def work_async(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
@@ -150,19 +141,18 @@ class Mailbox:
         self.version += 1
         self.rows += rows
 
-    def look(self) -> None:
-        """Take in the reply if one is due and has come."""
-        if self._sent_at is None or (content := self._channel.worker_poll_reply()) is None:
-            return
+    def look(self) -> bool:
+        """Take in the reply if one is due and has come; tell whether one is still due."""
+        if self._sent_at is None:
+            return False
+        if (content := self._channel.worker_poll_reply()) is None:
+            return True
         self._round_trip, self._sent_at = self._channel.now() - self._sent_at, None
         header, columns, values = unpack_reply(content)
         self.stopped, self.version, self.rows = header.stop, header.version, header.rows
         self.weights.hear(header, columns, values)
+        return False
 
     def wait(self) -> None:
         """Wait for the reply to the update under way, if there is one."""
-        self._channel.wait_until(self._all_heard)
-
-    def _all_heard(self) -> bool:
-        self.look()
-        return self._sent_at is None
+        self._channel.wait_until(lambda: not self.look())

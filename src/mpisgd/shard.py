@@ -9,7 +9,7 @@ import numpy as np
 from mpisgd.compiled_loops import Float, Index
 from mpisgd.messages import RowsHeader
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.sparse_rows import SparseRows, pointer_dtype
+from mpisgd.sparse_rows import SparseRows, column_dtype, pointer_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,28 @@ class Shard:
         return Shard(self.rows.take(order), self.labels[order])
 
 
+@dataclass(frozen=True, slots=True)
+class LearningShard(Shard):
+    """A shard ready to be learnt from, with what every pass needs of it.
+
+    squared_norms  ||x_i||^2 of every row, bias column and all, float32 (rows,)
+    """
+
+    squared_norms: Float
+
+    @classmethod
+    def shuffled_from(cls, shard: Shard, rng: np.random.Generator) -> LearningShard:
+        """Return a copy of a shard in random order."""
+        shuffled = shard.shuffled(rng)
+        return cls(shuffled.rows, shuffled.labels, shuffled.rows.squared_norms().astype(np.float32))
+
+
 @dataclass(slots=True)
 class ShardBuilder:
     """Takes blocks as they arrive, preprocesses them and copies them to their place; no block is kept.
 
-    The first block's header says how large the shard will be, so the arrays are made once, at their size.
+    The first block's header says how large the shard will be, so the arrays are made once, at their size
+    and with the narrowest columns: they are read in every pass.
     """
 
     preprocessing: Preprocessing
@@ -62,5 +79,6 @@ class ShardBuilder:
     def _empty_shard(self, header: RowsHeader, column_count: int) -> Shard:
         elements = header.shard_elements + header.shard_rows * self.preprocessing.bias
         pointers: Index = np.zeros(header.shard_rows + 1, pointer_dtype(elements))
-        rows = SparseRows(np.empty(elements, np.float32), np.empty(elements, np.int32), pointers, column_count)
+        columns = np.empty(elements, column_dtype(column_count))
+        rows = SparseRows(np.empty(elements, np.float32), columns, pointers, column_count)
         return Shard(rows, np.empty(header.shard_rows, np.float32))

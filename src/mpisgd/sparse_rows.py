@@ -13,6 +13,7 @@ from mpisgd.compiled_loops import Float, Index
 from mpisgd.errors import DataError
 
 INT32_MAX = np.iinfo(np.int32).max
+UINT16_MAX = np.iinfo(np.uint16).max
 
 
 def pointer_dtype(elements: int) -> type[np.signedinteger[Any]]:
@@ -20,12 +21,17 @@ def pointer_dtype(elements: int) -> type[np.signedinteger[Any]]:
     return np.int32 if elements <= INT32_MAX else np.int64
 
 
+def column_dtype(column_count: int) -> type[np.integer[Any]]:
+    """Return the smallest dtype of columns that the loops take: uint16, or int32 for more than 65,536 columns."""
+    return np.uint16 if column_count <= UINT16_MAX + 1 else np.int32
+
+
 @dataclass(frozen=True, slots=True)
 class SparseRows:
     """Rows in compressed sparse row (CSR) form.
 
     values        (elements,)  float32
-    columns       (elements,)  int32, 0 <= column < column_count
+    columns       (elements,)  int32, or uint16 where a worker keeps them; 0 <= column < column_count
     row_pointers  (rows + 1,)  int32 (int64 past 2^31 elements); row i is the elements
                                row_pointers[i]:row_pointers[i + 1]. Absolute: a range of rows is a slice of them,
                                over the same values and columns.
@@ -33,7 +39,7 @@ class SparseRows:
     """
 
     values: Float
-    columns: NDArray[np.int32]
+    columns: Index
     row_pointers: Index
     column_count: int
 
@@ -111,7 +117,7 @@ class SparseRows:
         elements = int(lengths.sum(dtype=np.int64))
         pointers = np.zeros(len(rows) + 1, pointer_dtype(elements))
         np.cumsum(lengths, out=pointers[1:])
-        columns, values = np.empty(elements, np.int32), np.empty(elements, np.float32)
+        columns, values = np.empty(elements, self.columns.dtype), np.empty(elements, np.float32)
         compiled_loops.copy_rows(rows, self.row_pointers, self.columns, self.values, columns, values)
         return SparseRows(values, columns, pointers, self.column_count)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +99,11 @@ class Objective:
     has_bias: bool
     bias_step: float
 
-    def squared_norms(self, rows: SparseRows) -> Float:
+    def squared_norms(self, of_rows: NDArray[np.floating[Any]]) -> Float:
         """Return ||x_i||^2 of every row, float32 (rows,), with the bias's part of it as large as its steps."""
         extra = self.bias_step - 1 if self.has_bias else 0.0
-        return (rows.squared_norms() + extra).astype(np.float32)
+        norms: Float = np.add(of_rows, extra, dtype=np.float32, casting="same_kind")
+        return norms
 
     def minibatch_steps(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.beginning import ROW_FACTS, best_step_size, initial_weights, step_sizes, with_bias_step
+from mpisgd.beginning import best_step_size, initial_weights, step_sizes, with_bias_step
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -65,7 +65,8 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
-            facts = channel.server_sum(ROW_FACTS)
+            channel.server_share_weights(initial)
+            facts = channel.server_sum()
             began = channel.now()  # all shards are in place
             job, initial = _begin(channel, job, initial, facts)
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
@@ -76,13 +77,12 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
 
 
 def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> tuple[Job, Float]:
-    """Settle with the workers where learning begins; return the job with its step size, and the initial weights."""
+    """Settle where learning begins, as the workers do; return the job with its step size, and the initial weights."""
     job = with_bias_step(job, facts)
-    channel.server_share_weights(weights)
     size = job.config.learning_rate
     if size is None:
         sizes = step_sizes(job, facts)
-        size = best_step_size(sizes, channel.server_sum(2 + len(sizes)))
+        size = best_step_size(sizes, channel.server_sum())
     return job.with_learning_rate(size), initial_weights(job, weights, facts)
 
 

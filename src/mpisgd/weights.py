@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd import compiled_loops
+from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.messages import ReplyHeader, dense_is_smaller
 from mpisgd.svm import ScaledVector
 
-Columns = NDArray[np.signedinteger[Any]] | None
+Columns = NDArray[np.int32] | None
 
 # Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
 SMALLEST_SCALE = 1e-6
@@ -45,6 +44,7 @@ class ServerWeights:
         self._cautious = cautious
         self._changed_at = np.zeros(len(initial), np.int64)
         self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
+        self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
 
     def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> int:
         """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0."""
@@ -52,43 +52,28 @@ class ServerWeights:
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
-        where: Any = changes != 0 if columns is None else columns
-        if columns is None:
-            np.copyto(self._changed_at, self.version, where=where)
-            np.add(self._times_changed, where, out=self._times_changed)
-        else:
-            self._changed_at[columns] = self.version
-            self._times_changed[columns] += 1
-        if self._cautious and staleness > 0:
-            changes = self._with_caution(columns, where, changes, decay, staleness)
-        step = changes * np.float32(1 / self.current.scale)
-        if columns is None:
-            self.current.vector += step
-            return int(np.count_nonzero(where))
-        self.current.vector[columns] += step
-        return len(columns)
+        return vector_loops.add_update(
+            self.current.vector,
+            self._changed_at,
+            self._times_changed,
+            columns,
+            changes,
+            version=self.version,
+            factor=1 / self.current.scale,
+            staleness=staleness if self._cautious else 0,
+            shrinking=1 - decay,
+        )
 
     def changes_since(self, version: int) -> tuple[Columns, Float]:
-        """Return the columns that changed after `version` and the vector there; whole where that is smaller."""
-        changed = self._changed_at > version
-        if dense_is_smaller(int(np.count_nonzero(changed)), len(changed)):
-            return None, self.current.vector
-        columns = np.flatnonzero(changed)
-        return columns, self.current.vector[columns]
+        """Return the columns that changed after `version` and the vector there; whole where that is smaller.
 
-    def _with_caution(self, columns: Columns, where: Any, changes: Float, decay: float, staleness: int) -> Float:
-        """Return g_j d_j, and give the columns that the turn changes back what is too much of its penalty."""
-        times = self._times_changed if columns is None else self._times_changed[columns]
-        rate = np.maximum(times, 1) * np.float32(1 / self.version)
-        gain = 1 / np.sqrt(1 + np.float32(staleness) * rate)
-        if decay < 1:
-            given_back = 1 + (1 - gain) * np.float32(1 - decay) / rate
-            if columns is None:
-                np.multiply(self.current.vector, given_back, out=self.current.vector, where=where)
-            else:
-                self.current.vector[columns] *= given_back
-        cautious: Float = changes * gain
-        return cautious
+        They are the server's own memory, and change with the next update.
+        """
+        vector = self.current.vector
+        columns, values = vector_loops.pick_since(self._changed_at, version, vector, *self._picked)
+        if dense_is_smaller(len(columns), len(vector)):
+            return None, vector
+        return columns, values
 
     def _fold_scale(self) -> None:
         self.current.vector *= np.float32(self.current.scale)
@@ -101,7 +86,7 @@ class ServerWeights:
 class Turn:
     """What a worker sends of a turn: the changes of the weights at `columns` (None: at all), and the decay.
 
-    Where they are of all columns they are the worker's own memory, and change with the next turn.
+    They are the worker's own memory, and change with the next turn.
     """
 
     columns: Columns
@@ -120,23 +105,19 @@ class WorkerWeights:
         self.local = ScaledVector(initial.copy())
         self._base = initial.copy()
         self._changes = np.empty_like(initial)
+        self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
         self._scale_sent = 1.0
         self._log_folded = 0.0
 
     def take_turn(self, threshold: float) -> Turn:
         """Take out what the turn changed by more than `threshold`, as sent from now on; keep the rest."""
         vector, changes = self.local.vector, self._changes
-        count = compiled_loops.subtract(vector, self._base, self.local.scale, changes)
-        if threshold > 0:
-            changes[np.abs(changes) <= threshold] = 0
-            count = int(np.count_nonzero(changes))
+        count = vector_loops.subtract(vector, self._base, self.local.scale, threshold, changes)
         decay, self._scale_sent = self.local.scale / self._scale_sent, self.local.scale
         if dense_is_smaller(count, len(vector)):
             np.copyto(self._base, vector, where=True if threshold == 0 else changes != 0)
             return Turn(None, changes, decay)
-        columns = np.flatnonzero(changes)
-        self._base[columns] = vector[columns]
-        return Turn(columns, changes[columns], decay)
+        return Turn(*vector_loops.pick_changes(changes, vector, self._base, *self._picked), decay)
 
     def hear(self, header: ReplyHeader, columns: Columns, values: Float) -> None:
         """Move to the server's weights, which contain every update sent so far, keeping what is not sent.
@@ -149,13 +130,6 @@ class WorkerWeights:
             self.local.vector *= factor
             self._base *= factor
             self._log_folded = header.log_folded
-        if columns is None:
-            np.subtract(self.local.vector, self._base, out=self.local.vector)
-            np.copyto(self._base, values)
-            self.local.vector += values
-        else:
-            unsent = self.local.vector[columns] - self._base[columns]
-            self._base[columns] = values
-            self.local.vector[columns] = values + unsent
+        vector_loops.take_in(columns, values, self._base, self.local.vector)
         self._scale_sent = header.scale
         self.local.scale = header.scale * unsent_decay

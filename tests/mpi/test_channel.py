@@ -37,7 +37,7 @@ def test_weights_are_shared_and_numbers_summed(channel: Channel):
     weights = np.arange(100_003, dtype=np.float32)
     if channel.rank == SERVER:
         channel.server_share_weights(weights)
-        total = channel.server_sum(2)
+        total = channel.server_sum()
     else:
         np.testing.assert_array_equal(channel.worker_share_weights(len(weights)), weights)
         total = channel.worker_sum(np.array([channel.rank, 1.0]))

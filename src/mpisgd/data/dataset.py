@@ -226,7 +226,7 @@ def _read_text(path: Path, column_count: int | None) -> tuple[SparseRows, list[T
     return SparseRows(*joined, pointers.astype(pointer_dtype(int(pointers[-1]))), width), blocks
 
 
-def _cuts(pointers: NDArray[np.signedinteger[Any]], start: int, stop: int, elements: int) -> Iterator[tuple[int, int]]:
+def _cuts(pointers: NDArray[np.integer[Any]], start: int, stop: int, elements: int) -> Iterator[tuple[int, int]]:
     """Cut the rows start:stop into ranges of at most so many elements, but at least one row."""
     while start < stop:
         limit = min(int(pointers[start]) + elements, int(pointers[-1]))

@@ -135,7 +135,7 @@ def test_importing_every_module_starts_no_mpi() -> None:
 def test_a_worker_starts_without_what_only_rank_0_needs() -> None:
     program = (
         "import sys, mpisgd.main, mpisgd.rank_worker\n"
-        "found = {'scipy', 'h5py', 'pydantic', 'rich', 'simdjson'} & set(sys.modules)\n"
+        "found = {'scipy', 'h5py', 'msgspec', 'rich', 'simdjson'} & set(sys.modules)\n"
         "sys.exit(', '.join(found) or 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

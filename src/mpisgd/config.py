@@ -22,7 +22,7 @@ EvalSplit = Literal["validation", "test"]
 
 
 def setting(default: Any, meaning: str, *, unit: str = "", **bounds: float) -> Any:
-    """Declare a setting; `bounds` are pydantic's words: ge, gt, le, lt."""
+    """Declare a setting; `bounds` are msgspec's words: ge, gt, le, lt."""
     return field(default=default, metadata={"meaning": meaning, "unit": unit, "bounds": bounds})
 
 
@@ -159,6 +159,13 @@ class Declaration:
         return type(None) in typing.get_args(self.kind)
 
     @property
+    def required_kind(self) -> Any:
+        """The kind of a value that is set: `kind` without None."""
+        return (
+            next(kind for kind in typing.get_args(self.kind) if kind is not type(None)) if self.optional else self.kind
+        )
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The words allowed, if the setting is a choice of words."""
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
@@ -168,11 +175,10 @@ class Declaration:
         """What a value must be, in words: "an integer, at least 1"."""
         if self.choices:
             return " or ".join(self.choices)
-        kinds = typing.get_args(self.kind) if self.optional else (self.kind,)
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
         bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
         limits = [f"{bounds[word]} {limit:.17g}" for word, limit in self.bounds.items()]
-        words = ", ".join([names[kinds[0]], *limits])
+        words = ", ".join([names[self.required_kind], *limits])
         return words + (", or none" if self.optional else "")
 
 

@@ -6,8 +6,7 @@ was found and what was expected.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,6 +64,8 @@ def to_toml(config: Config) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest known name, or nothing."""
+    import difflib  # noqa: PLC0415 - only who makes a mistake needs it
+
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 
@@ -83,20 +84,20 @@ def _checked_values(sources: list[Source]) -> dict[str, Any]:
 
 def _checked(declared: Declaration, found: Any, where: str) -> Any:
     """Return the value in the declared type, converted from text where need be."""
-    from pydantic import ConfigDict, Field, TypeAdapter, ValidationError  # noqa: PLC0415 - rank 0 alone needs it
+    import msgspec  # noqa: PLC0415 - rank 0 alone needs it
 
     if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
         return None
     refusal = UsageError(f"{where}: found {found!r}, expected {declared.expected}")
-    if isinstance(found, bool) and declared.kind is not bool:  # pydantic takes true for the number 1
-        raise refusal
     bounds: Any = declared.bounds
-    bounded: Any = Annotated[declared.kind, Field(**bounds)] if bounds else declared.kind
-    adapter = TypeAdapter(bounded, config=ConfigDict(allow_inf_nan=False))
+    bounded: Any = Annotated[declared.required_kind, msgspec.Meta(**bounds)] if bounds else declared.required_kind
     try:
-        return adapter.validate_python(found)
-    except ValidationError as error:
+        value = msgspec.convert(found, bounded, strict=False)
+    except msgspec.ValidationError as error:
         raise refusal from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refusal
+    return value
 
 
 def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -112,6 +113,8 @@ def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - as above
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

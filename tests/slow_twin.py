@@ -243,23 +243,27 @@ def twin_run(
 # --- sync with any number of workers
 
 
-def changed_by(changes: Sequence[Vector]) -> list[int]:
-    """Return how many workers changed each weight."""
-    return [sum(1 for d in changes if d[j] != 0) for j in range(len(changes[0]))]
+def curvatures(config: Config, rows_by_worker: Sequence[SparseRows], bias_step: float) -> list[float]:
+    """Return C times the mean of x_ij^2 over the workers' first rows for each weight, C times its share for a bias."""
+    largest = {"hinge": 1.0, "squared_hinge": 2.0, "logistic": 0.25}[config.loss]
+    rows = np.concatenate([dense(shard)[:SAMPLE_ROWS] for shard in rows_by_worker])
+    found = [largest * sum(float(x) ** 2 for x in column) / len(rows) for column in rows.T]
+    return [*found[:-1], largest * bias_step] if config.bias else found
 
 
 def merged(
-    rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector], counts: Sequence[int]
+    rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector], curved: Sequence[float], size: float
 ) -> Vector:
-    """Return the common weights after a round.
+    """Return the common weights after a round of P turns, each of `size` = step size x rows.
 
-    With L = sum_k log a_k, D = sum_k d_k and c_j = how many workers changed weight j, when it was last counted:
-        w_j <- exp(g_j L) w_j + g_j D_j,     g_j = 1/P (mean), 1 (sum), 1 / sqrt(max(1, c_j)) (sqrt).
+    With L = sum_k log a_k, D = sum_k d_k and A_j = size x the curvature along weight j:
+        w_j <- exp(g_j L) w_j + g_j D_j,     g_j = 1/P (mean), 1 (sum), (1 + A_j) / (1 + P A_j) (damped).
     """
-    log_decay = sum(math.log(decay) for decay in decays)
+    log_decay, turns = sum(math.log(decay) for decay in decays), len(changes)
     w = np.empty_like(shared)
     for j in range(len(shared)):
-        gain = {"mean": 1 / len(changes), "sum": 1.0, "sqrt": 1 / math.sqrt(max(1, counts[j]))}[rule]
+        a = size * curved[j]
+        gain = {"mean": 1 / turns, "sum": 1.0, "damped": (1 + a) / (1 + turns * a)}[rule]
         w[j] = math.exp(gain * log_decay) * shared[j] + gain * sum(d[j] for d in changes)
     return w
 
@@ -276,7 +280,7 @@ def twin_sync(
     Each round every worker k starts from the common w plus what it has withheld and takes a turn to
     a_k w + d_k; it sends a_k and the entries of d_k above the threshold; the rest it withholds, undiminished.
     The step size of a round is that of the rows all workers have processed before it. The run ends with the round that
-    completes the passes. Who changed what is counted in the first round of every eight.
+    completes the passes.
     """
     assert config.mode == "sync"
     assert config.passes is not None
@@ -285,19 +289,18 @@ def twin_sync(
     shared = beginning(config, rows_by_worker, labels_by_worker)
     average = TwinAverage(config, learning_rows)
     withheld = [np.zeros_like(shared) for _ in workers]
-    rows_done, rounds, counts = 0, 0, [1] * len(shared)
+    curved = curvatures(config, rows_by_worker, bias_step)
+    rows_done = 0
     while rows_done / learning_rows < config.passes:
         eta = step_size(config, config.learning_rate, rows_done / learning_rows)
-        decays, changes = [], []
+        decays, changes, rows_before = [], [], rows_done
         for k, worker in enumerate(workers):
             decay, changed, rows = worker.turn(shared, withheld[k], eta)
             sent, withheld[k] = split_by_threshold(changed, config.gradient_threshold)
             decays.append(decay)
             changes.append(sent)
             rows_done += rows
-        if rounds % 8 == 0:
-            counts = changed_by(changes)
-        rounds += 1
-        shared = merged(config.merge, shared, decays, changes, counts)
+        size = eta * (rows_done - rows_before) / len(workers)
+        shared = merged(config.merge, shared, decays, changes, curved, size)
         average.look(shared, rows_done)
     return average.final(shared)

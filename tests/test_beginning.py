@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mpisgd.beginning import (
     FACTORS,
-    ROW_FACTS,
     best_step_size,
-    initial_weights,
     row_facts,
+    settled,
     step_sizes,
     try_step_sizes,
-    with_bias_step,
 )
 from mpisgd.config import Config
 from mpisgd.job import Job
@@ -38,44 +37,51 @@ def shard(rows: int, size: float = 1.0) -> Shard:
 
 
 def test_facts_are_of_the_rows_as_they_are_learnt_from():
-    found = row_facts(shard(50, size=2.0), has_bias=True)
-    assert len(found) == ROW_FACTS
-    labels = shard(50).labels
-    in_the_larger_column = 25 + abs(labels.sum()) / 2
-    np.testing.assert_allclose(found, [50, 50 * (2.0**2 + 1), labels.sum(), in_the_larger_column * 2.0**2])
+    made = shard(50, size=2.0)
+    in_columns = [4.0 * np.count_nonzero(made.labels == label) for label in (-1, 1)]
+    np.testing.assert_allclose(
+        row_facts(made), [50, 50 * (2.0**2 + 1), made.labels.sum(), *in_columns, 0, 50], rtol=1e-6
+    )
 
 
-def test_without_a_bias_the_last_column_is_as_the_others():
-    made = Shard(rows_from([[(0, 1.0), (1, 3.0)]] * 4, 2), np.ones(4, np.float32))
-    assert row_facts(made, has_bias=False)[3] == 4 * 9
-    assert row_facts(made, has_bias=True)[3] == 4 * 1
+def facts_of(mean_squares: list[float]) -> NDArray[np.float64]:
+    """Return the facts of ten rows whose labels add up to -8, the bias column left out."""
+    return np.array([10.0, 20.0, -8.0, *(10 * square for square in mean_squares), 10.0])
 
 
 @pytest.mark.parametrize(("mean_square", "expected"), [(0.0, 0.01), (0.002, 0.01), (0.3, 0.3), (40.0, 40.0)])
 def test_the_bias_learns_as_fast_as_the_largest_column(mean_square: float, expected: float):
-    assert with_bias_step(job(), np.array([8, 8, 0, 8 * mean_square])).bias_step == pytest.approx(expected)
+    found = settled(job(), np.zeros(4, np.float32), facts_of([0.0, mean_square, mean_square / 2]))
+    assert found.job.bias_step == pytest.approx(expected)
+    np.testing.assert_allclose(found.curvatures, [0, mean_square, mean_square / 2, expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "largest"), [("hinge", 1.0), ("squared_hinge", 2.0), ("logistic", 0.25)])
+def test_curvatures_are_the_losses_and_without_a_bias_all_columns_alike(loss: Any, largest: float):
+    found = settled(job(loss=loss, bias=False), np.zeros(4, np.float32), facts_of([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(found.curvatures, largest * np.array([1, 2, 3, 1]), rtol=1e-6)
 
 
 def test_the_bias_begins_at_the_mean_label():
-    facts = np.array([10.0, 20.0, -8.0, 1.0])
-    np.testing.assert_allclose(initial_weights(job(), np.zeros(4, np.float32), facts), [0, 0, 0, -0.8], rtol=1e-6)
+    found = settled(job(), np.zeros(4, np.float32), facts_of([1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(found.weights, [0, 0, 0, -0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"bias": False}, {"initial_model": "model.h5"}])
 def test_without_a_bias_or_with_a_model_the_weights_stay_theirs(settings: Any):
     weights = np.arange(4, dtype=np.float32)
-    np.testing.assert_array_equal(initial_weights(job(**settings), weights, np.array([10.0, 20.0, -8.0, 1.0])), weights)
+    found = settled(job(**settings), weights, facts_of([1.0, 1.0, 1.0]))
+    np.testing.assert_array_equal(found.weights, weights)
 
 
 def chosen(made: Shard, **settings: Any) -> float:
     """Return the step size that one worker with these rows chooses."""
     a_job = job(**settings)
-    facts = row_facts(made, has_bias=a_job.config.bias)
-    a_job = with_bias_step(a_job, facts)
-    initial = initial_weights(a_job, np.zeros(4, np.float32), facts)
+    facts = row_facts(made)
+    beginning = settled(a_job, np.zeros(4, np.float32), facts)
     sizes = step_sizes(a_job, facts)
     with np.errstate(all="ignore"):
-        return best_step_size(sizes, try_step_sizes(a_job, initial, made, sizes))
+        return best_step_size(sizes, try_step_sizes(beginning, made, sizes))
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
@@ -106,8 +112,9 @@ def test_the_smallest_step_size_nearly_as_good_as_the_best_is_taken(after: list[
 @pytest.mark.parametrize("rows", [1, 2, 3, 5000])
 def test_any_number_of_rows_will_do(rows: int):
     made = shard(rows)
-    sizes = step_sizes(job(), row_facts(made, has_bias=True))
-    sums = try_step_sizes(job(), np.zeros(4, np.float32), made, sizes)
+    facts = row_facts(made)
+    sizes = step_sizes(job(), facts)
+    sums = try_step_sizes(settled(job(), np.zeros(4, np.float32), facts), made, sizes)
     assert len(sums) == 2 + len(FACTORS)
     assert sums[0] == min(2000, max(1, rows // 2))
     assert np.isfinite(sums).all()
@@ -115,4 +122,4 @@ def test_any_number_of_rows_will_do(rows: int):
 
 def test_rows_without_elements_leave_the_step_size_at_one():
     empty = Shard(rows_from([[], []], 4), np.ones(2, np.float32))
-    assert step_sizes(job(bias=False), row_facts(empty, has_bias=False))[list(FACTORS).index(1.0)] == 1.0
+    assert step_sizes(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0

@@ -11,32 +11,33 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd.merging import Exchange
-from slow_twin import changed_by, merged
+from slow_twin import merged
 from strategies import examples, ordinary, vectors
 
-RULES = ["mean", "sum", "sqrt"]
+RULES = ["mean", "sum", "damped"]
+STEP_SIZE = 0.5
 Vector = NDArray[np.float32]
 
 
-def after_rounds(
-    rule: Any, shared: Vector, rounds: list[tuple[list[float], list[Vector]]], *, stop: bool = False
+def after_round(
+    rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, curved: Any = None, stop: bool = False
 ) -> Vector:
-    """Return the weights after rounds in each of which the workers send these decays and changes."""
-    workers = len(rounds[0][0])
-    exchanges = [Exchange(len(shared), workers, rule) for _ in range(workers)]
+    """Return the weights after a round in which the workers, having processed 0, 1, 2 ... rows, send these."""
+    workers = len(decays)
+    curvatures = np.ones(len(shared), np.float32) if curved is None else np.array(curved, np.float32)
+    exchanges = [Exchange(workers, rule, curvatures) for _ in range(workers)]
     weights = [shared.copy() for _ in range(workers)]
-    for decays, changes in rounds:
-        sums = [
-            add(exchange, k, *given, stop=stop)
-            for k, (exchange, *given) in enumerate(zip(exchanges, decays, changes, strict=True))
-        ]
-        whole = sum(mine.copy() for mine, _ in sums)
-        for (_, total), exchange, w in zip(sums, exchanges, weights, strict=True):
-            total[:] = whole
-            exchange.merge(w)
-            assert exchange.stops == stop
-            assert exchange.turns[:, 0].tolist() == list(range(workers))
-            assert exchange.turns[:, 1].tolist() == [np.count_nonzero(change) for change in changes]
+    sums = [
+        add(exchange, k, *given, stop=stop)
+        for k, (exchange, *given) in enumerate(zip(exchanges, decays, changes, strict=True))
+    ]
+    whole = sum(mine.copy() for mine, _ in sums)
+    for (_, total), exchange, w in zip(sums, exchanges, weights, strict=True):
+        total[:] = whole
+        exchange.merge(w, STEP_SIZE)
+        assert exchange.stops == stop
+        assert exchange.turns[:, 0].tolist() == list(range(workers))
+        assert exchange.turns[:, 1].tolist() == [np.count_nonzero(change) for change in changes]
     for w in weights[1:]:
         np.testing.assert_array_equal(w, weights[0])
     return weights[0]
@@ -55,11 +56,6 @@ def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool
     )
 
 
-def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, stop: bool = False) -> Vector:
-    """Return the weights after the first round, in which the workers send these."""
-    return after_rounds(rule, shared, [(decays, changes)], stop=stop)
-
-
 @st.composite
 def rounds(draw: st.DrawFn) -> tuple[Vector, list[float], list[Vector]]:
     columns, workers = draw(st.integers(1, 5)), draw(st.integers(1, 5))
@@ -74,8 +70,10 @@ def rounds(draw: st.DrawFn) -> tuple[Vector, list[float], list[Vector]]:
 def test_a_round_is_the_plain_loops(rule: str, case: tuple[Vector, list[float], list[Vector]]) -> None:
     shared, decays, changes = case
     exact = [d.astype(np.float64) for d in changes]
-    plain = merged(rule, shared.astype(np.float64), decays, exact, changed_by(exact))
-    np.testing.assert_allclose(after_round(rule, shared, decays, changes), plain, rtol=1e-5, atol=1e-4)
+    curved = np.linspace(0, 3, len(shared)).tolist()
+    size = STEP_SIZE * (len(changes) - 1) / 2  # rows: 0, 1, 2 ... of the workers
+    plain = merged(rule, shared.astype(np.float64), decays, exact, curved, size)
+    np.testing.assert_allclose(after_round(rule, shared, decays, changes, curved=curved), plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -88,19 +86,23 @@ def test_one_worker_alone_is_the_serial_program(rule: str, case: tuple[Vector, l
     )
 
 
-@pytest.mark.parametrize(
-    ("rule", "decay", "gain"), [("mean", 0.81, 1.0), ("sum", 0.81**4, 4.0), ("sqrt", 0.81**2, 2.0)]
-)
-def test_four_identical_workers(rule: str, decay: float, gain: float) -> None:
+@pytest.mark.parametrize(("rule", "turns"), [("mean", 1), ("sum", 4)])
+def test_four_identical_workers(rule: str, turns: int) -> None:
     shared, change = np.array([1, -2, 3], np.float32), np.array([0.5, 0.25, -1], np.float32)
     found = after_round(rule, shared, [0.81] * 4, [change] * 4)
-    np.testing.assert_allclose(found, decay * shared + gain * change, rtol=1e-5)
+    np.testing.assert_allclose(found, 0.81**turns * shared + turns * change, rtol=1e-5)
 
 
-def test_sqrt_is_the_sum_where_one_worker_changed_a_weight() -> None:
-    shared = np.array([1, 1, 1], np.float32)
-    changes = [np.array(d, np.float32) for d in ([3, 1, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0])]
-    np.testing.assert_allclose(after_round("sqrt", shared, [1.0] * 4, changes), [1 + 3, 1 + 4 / 2, 1])
+@pytest.mark.parametrize("curvature", [0.0, 1e-3, 0.3, 40.0, 1e6])
+def test_damped_turns_go_as_far_as_one_proximal_step_on_all_their_rows(curvature: float) -> None:
+    """On a parabola, of which every worker has the same."""
+    start, target, rows, workers = 5.0, 2.0, 2.0, 5  # the mean of 0, 1, 2, 3 and 4 rows
+    size = STEP_SIZE * rows * curvature
+    change = np.array([(target - start) * size / (1 + size)], np.float32)
+    found = after_round(
+        "damped", np.array([start], np.float32), [1.0] * workers, [change] * workers, curved=[curvature]
+    )
+    assert found[0] == pytest.approx(start + (target - start) * workers * size / (1 + workers * size), rel=1e-5)
 
 
 @examples
@@ -130,14 +132,3 @@ def test_the_word_to_stop_changes_nothing_else(rule: str, stop: bool) -> None:
     np.testing.assert_array_equal(
         after_round(rule, shared, [0.9, 0.9], changes, stop=stop), after_round(rule, shared, [0.9, 0.9], changes)
     )
-
-
-def test_who_changed_what_is_counted_in_the_first_round_of_every_eight() -> None:
-    shared, one, other = np.zeros(2, np.float32), np.array([1, 0], np.float32), np.array([0, 1], np.float32)
-    both_change_the_first, each_its_own = ([1.0, 1.0], [one, one]), ([1.0, 1.0], [one, other])
-    gains = np.sqrt([2, 1])  # of two workers that change the first column, and nobody the second
-    for later in range(1, 8):
-        found = after_rounds("sqrt", shared, [both_change_the_first] * later + [each_its_own])
-        np.testing.assert_allclose(found, later * 2 * one / gains + (one + other) / gains, rtol=1e-5)
-    found = after_rounds("sqrt", shared, [both_change_the_first] * 8 + [each_its_own])
-    np.testing.assert_allclose(found, 8 * 2 * one / gains + one + other, rtol=1e-5)

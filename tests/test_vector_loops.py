@@ -86,18 +86,31 @@ def named(changes: NDArray[np.float32], *, whole: bool) -> tuple[NDArray[np.int3
     return (None, changes) if whole else (columns, changes[columns])
 
 
+CURVATURES = np.array([0, 1e-4, 0.01, 0.5, 1, 7, 100], np.float32)
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+@pytest.mark.parametrize("turn_size", [0.0, 2.5, 1e6])
+def test_damping(turns: int, turn_size: float) -> None:
+    assert_same_both_ways(
+        lambda *a: vector_loops.damping(a[0], turn_size, turns, a[1]),
+        CURVATURES,
+        np.empty(COLUMNS, np.float32),
+        rtol=1e-6,
+    )
+
+
 @examples
-@given(vector, changed, st.booleans(), st.integers(0, 4), st.sampled_from([0.0, 0.25]))
-def test_add_update(mine: Any, changes: Any, whole: bool, staleness: int, shrinking: float) -> None:
+@given(vector, changed, st.booleans(), st.integers(1, 5), st.sampled_from([0.0, 0.25]))
+def test_add_update(mine: Any, changes: Any, whole: bool, turns: int, shrinking: float) -> None:
     columns, values = named(changes, whole=whole)
-    state = mine, np.arange(COLUMNS), np.arange(COLUMNS, dtype=np.float32)
 
     def add(*arrays: Any) -> int:
         return vector_loops.add_update(
-            *arrays, columns, values, version=9, factor=2.0, staleness=staleness, shrinking=shrinking
+            *arrays, columns, values, version=9, factor=2.0, turns=turns, turn_size=0.5, shrinking=shrinking
         )
 
-    assert_same_both_ways(add, *state, rtol=1e-5)
+    assert_same_both_ways(add, mine, np.arange(COLUMNS), CURVATURES, rtol=1e-5)
 
 
 @examples

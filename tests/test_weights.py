@@ -29,6 +29,14 @@ COLUMNS = 6
 Vector = NDArray[np.float64]
 
 
+TURN_SIZE = 0.5
+
+
+def curvatures(curved: bool, columns: int = COLUMNS) -> NDArray[np.float32] | None:
+    """Return the curvature along each weight, 0, 0.5, 1, ..., or None: then updates are plainly added."""
+    return np.arange(columns, dtype=np.float32) / 2 if curved else None
+
+
 def at(names: list[int]) -> NDArray[np.int32]:
     return np.array(names, np.int32)
 
@@ -61,11 +69,11 @@ class Exchange:
         threshold: float = 0.0,
         initial: NDArray[np.float32] | None = None,
         *,
-        cautious: bool = False,
+        curved: bool = False,
     ) -> None:
         initial = np.zeros(COLUMNS, np.float32) if initial is None else initial
         self.initial, self.threshold = initial.astype(np.float64), threshold
-        self.server = ServerWeights(initial, cautious=cautious)
+        self.server = ServerWeights(initial, curvatures(curved))
         self.workers = [Worker(WorkerWeights(initial)) for _ in range(workers)]
 
     def take_step(self, number: int, changes: NDArray[np.float32], decay: float = 1.0) -> None:
@@ -97,7 +105,7 @@ class Exchange:
         if worker.update is None:
             return
         header, columns, changes = unpack_update(worker.update)
-        self.server.add(columns, changes, header.decay, self.server.version - header.version)
+        self.server.add(columns, changes, header.decay, self.server.version - header.version, TURN_SIZE)
         current = self.server.current
         told = ReplyHeader(False, self.server.version, 0, current.scale, self.server.log_folded)
         worker.reply = pack_reply(told, *self.server.changes_since(worker.heard_version))
@@ -168,9 +176,9 @@ no_decay, some_decay = st.just(1.0), st.floats(0.7, 1.0)
 @examples
 @given(actions(ordinary, no_decay), vectors(COLUMNS, ordinary), st.booleans())
 def test_a_worker_up_to_date_has_the_servers_bits(
-    plan: list[Action], initial: NDArray[np.float32], cautious: bool
+    plan: list[Action], initial: NDArray[np.float32], curved: bool
 ) -> None:
-    exchange = Exchange(3, initial=initial, cautious=cautious)
+    exchange = Exchange(3, initial=initial, curved=curved)
     run(exchange, plan)
     exchange.settle()
     for number in range(3):
@@ -179,9 +187,9 @@ def test_a_worker_up_to_date_has_the_servers_bits(
 
 @examples
 @given(actions(ordinary, some_decay), vectors(COLUMNS, ordinary), st.booleans())
-def test_the_same_with_decay_and_folding(plan: list[Action], initial: NDArray[np.float32], cautious: bool) -> None:
+def test_the_same_with_decay_and_folding(plan: list[Action], initial: NDArray[np.float32], curved: bool) -> None:
     with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", 0.5):
-        exchange = Exchange(3, initial=initial, cautious=cautious)
+        exchange = Exchange(3, initial=initial, curved=curved)
         run(exchange, plan)
         exchange.settle()
         assert exchange.server.current.scale >= 0.5
@@ -249,11 +257,11 @@ def test_withheld_changes_add_up_until_they_are_sent() -> None:
     st.booleans(),
 )
 def test_with_one_worker_the_servers_weights_are_the_workers(
-    turns: list[tuple[NDArray[np.float32], float]], smallest_scale: float, cautious: bool
+    turns: list[tuple[NDArray[np.float32], float]], smallest_scale: float, curved: bool
 ) -> None:
     """They are those of the plain sum w <- a w + d as well, whatever the rule: no update of its is ever stale."""
     with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", smallest_scale):
-        exchange = Exchange(1, cautious=cautious)
+        exchange = Exchange(1, curved=curved)
         expected = np.zeros(COLUMNS)
         for changes, decay in turns:
             exchange.take_step(0, changes, decay)
@@ -264,16 +272,15 @@ def test_with_one_worker_the_servers_weights_are_the_workers(
             np.testing.assert_allclose(exchange.server.current.weights(), expected, rtol=1e-5, atol=1e-4)
 
 
-# --- caution with stale updates
+# --- stale updates are damped
 
 
-def test_only_stale_updates_are_added_with_caution() -> None:
-    server = ServerWeights(np.zeros(3, np.float32), cautious=True)
-    server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0)
+def test_only_stale_updates_are_damped_and_those_of_curved_weights_the_most() -> None:
+    server = ServerWeights(np.zeros(3, np.float32), np.array([0, 1, 4], np.float32))
+    server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0, turn_size=0.5)
     np.testing.assert_array_equal(server.current.weights(), [1, 1, 0])
-    # column 0 was changed by both updates so far, column 2 by half of them
-    server.add(at([0, 2]), np.array([1, 1], np.float32), 1.0, staleness=1)
-    np.testing.assert_allclose(server.current.weights(), [1 + 1 / np.sqrt(2), 1, 1 / np.sqrt(1.5)], rtol=1e-6)
+    server.add(at([0, 1, 2]), np.array([1, 1, 1], np.float32), 1.0, staleness=2, turn_size=0.5)
+    np.testing.assert_allclose(server.current.weights(), [2, 1 + 1.5 / 2.5, 3 / 7], rtol=1e-6)
 
 
 @examples
@@ -283,23 +290,23 @@ def test_only_stale_updates_are_added_with_caution() -> None:
     st.sampled_from([1.0, 0.75]),
 )
 def test_a_change_counts_the_same_in_a_sparse_and_in_a_dense_message(
-    updates: list[tuple[NDArray[np.float32], int]], cautious: bool, decay: float
+    updates: list[tuple[NDArray[np.float32], int]], curved: bool, decay: float
 ) -> None:
-    sparse, whole = (ServerWeights(np.ones(COLUMNS, np.float32), cautious=cautious) for _ in range(2))
+    sparse, whole = (ServerWeights(np.ones(COLUMNS, np.float32), curvatures(curved)) for _ in range(2))
     for changes, staleness in updates:
         named = np.flatnonzero(changes).astype(np.int32)
-        sparse.add(named, changes[named], decay, staleness)
-        whole.add(None, changes, decay, staleness)
+        sparse.add(named, changes[named], decay, staleness, TURN_SIZE)
+        whole.add(None, changes, decay, staleness, TURN_SIZE)
     np.testing.assert_allclose(whole.current.weights(), sparse.current.weights(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 7])
-def test_caution_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
+def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
     """Where each update changes a column just as much as it shrinks, up to the square of the shrinking."""
     shrinking, w = 1e-3, np.array([4, -2], np.float32)
-    server = ServerWeights(w, cautious=True)
+    server = ServerWeights(w, np.array([0.1, 30], np.float32))
     for _ in range(10):
-        server.add(at([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness)
+        server.add(at([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness, TURN_SIZE)
     np.testing.assert_allclose(server.current.weights(), w, rtol=20 * shrinking**2)
 
 
@@ -335,9 +342,9 @@ def test_folding_keeps_the_weights_and_what_is_unsent() -> None:
 
 
 def test_a_reply_brings_only_what_changed_since_the_last() -> None:
-    server = ServerWeights(np.zeros(100, np.float32), cautious=False)
-    server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0)
-    server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0)
+    server = ServerWeights(np.zeros(100, np.float32))
+    server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
+    server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0, turn_size=TURN_SIZE)
     found = {}
     for version in range(3):
         columns, values = server.changes_since(version)
@@ -348,9 +355,9 @@ def test_a_reply_brings_only_what_changed_since_the_last() -> None:
 
 def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> None:
     initial = np.array([1.5], np.float32)
-    server, worker = ServerWeights(initial, cautious=False), WorkerWeights(initial)
+    server, worker = ServerWeights(initial), WorkerWeights(initial)
     for change in (-1.4, 0.0123456):
-        server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0)
+        server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
     worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), *server.changes_since(0))
     np.testing.assert_array_equal(worker.local.vector, server.current.vector)
     assert not np.any(worker.take_turn(0.0).changes)
@@ -359,5 +366,5 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
 @pytest.mark.parametrize("decay", [1e-30, 1e-45, 1e-200])
 def test_a_turn_that_shrinks_the_weights_to_nothing_leaves_them_finite(decay: float) -> None:
     exchange = Exchange(1, initial=np.ones(COLUMNS, np.float32))
-    exchange.server.add(at([0]), np.array([2], np.float32), decay, staleness=0)
+    exchange.server.add(at([0]), np.array([2], np.float32), decay, staleness=0, turn_size=TURN_SIZE)
     np.testing.assert_allclose(exchange.server.current.weights(), [2, 0, 0, 0, 0, 0], atol=1e-20)

@@ -92,6 +92,30 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
+/* (1 + a) / (1 + P a): the gain of one of P turns. */
+static inline float damped(float a, float turns)
+{
+    return (1 + a) / (1 + turns * a);
+}
+
+static PyObject *damping(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[2];
+    float turn_size, turns;
+    if (!PyArg_ParseTuple(arguments, "y*ffw*", &b[0], &turn_size, &turns, &b[1]))
+        return NULL;
+    int right = check(b[0].len == b[1].len, "curvatures and gains");
+    if (right) {
+        const float *curvatures = b[0].buf;
+        float *gains = b[1].buf;
+        #pragma omp simd
+        for (Py_ssize_t j = 0; j < b[0].len / 4; j++)
+            gains[j] = damped(curvatures[j] * turn_size, turns);
+    }
+    release(b, 2);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
 /* average = average + share (scale w - average) */
 static PyObject *blend(PyObject *module, PyObject *arguments)
 {
@@ -163,24 +187,18 @@ static PyObject *pick_since(PyObject *module, PyObject *arguments)
 }
 
 struct update {
-    float *vector, *times;
+    float *vector;
+    const float *curvatures;
     int64_t *changed_at, version;
-    float factor, staleness, shrinking;
+    float factor, turns, turn_size, shrinking;
 };
 
-/* One column's part of an update, by ServerWeights' rule of caution. */
+/* One column's part of an update, by ServerWeights' rule. */
 static inline void add_one(const struct update *to, Py_ssize_t j, float change)
 {
+    float gain = damped(to->curvatures[j] * to->turn_size, to->turns);
     to->changed_at[j] = to->version;
-    to->times[j] += 1;
-    if (to->staleness > 0) {
-        float rate = to->times[j] * (float)(1.0 / (double)to->version);
-        float gain = 1 / sqrtf(1 + to->staleness * rate);
-        if (to->shrinking > 0)
-            to->vector[j] *= 1 + (1 - gain) * to->shrinking / rate;
-        change *= gain;
-    }
-    to->vector[j] += change * to->factor;
+    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking) + gain * change * to->factor;
 }
 
 static PyObject *add_update(PyObject *module, PyObject *arguments)
@@ -188,16 +206,16 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     Py_buffer b[5];
     struct update to;
     long long version;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*z*y*Lfff", &b[0], &b[1], &b[2], &b[3], &b[4], &version, &to.factor,
-                          &to.staleness, &to.shrinking))
+    if (!PyArg_ParseTuple(arguments, "w*w*y*z*y*Lffff", &b[0], &b[1], &b[2], &b[3], &b[4], &version, &to.factor,
+                          &to.turns, &to.turn_size, &to.shrinking))
         return NULL;
     Py_ssize_t column_count = b[0].len / 4, values = b[4].len / 4, count = 0;
-    int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len, "vector, versions and times")
+    int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len, "vector, versions and curvatures")
         && columns_in_range(&b[3], values, column_count);
     if (right) {
         const int32_t *columns = b[3].buf;
         const float *changes = b[4].buf;
-        to.vector = b[0].buf, to.changed_at = b[1].buf, to.times = b[2].buf, to.version = version;
+        to.vector = b[0].buf, to.changed_at = b[1].buf, to.curvatures = b[2].buf, to.version = version;
         for (Py_ssize_t k = 0; k < values; k++)
             if (columns != NULL || changes[k] != 0) {
                 add_one(&to, columns != NULL ? columns[k] : k, changes[k]);
@@ -233,6 +251,7 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
 static PyMethodDef methods[] = {
     {"subtract", subtract, METH_VARARGS, NULL},
     {"merge", merge, METH_VARARGS, NULL},
+    {"damping", damping, METH_VARARGS, NULL},
     {"blend", blend, METH_VARARGS, NULL},
     {"pick_changes", pick_changes, METH_VARARGS, NULL},
     {"pick_since", pick_since, METH_VARARGS, NULL},

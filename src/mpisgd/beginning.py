@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -32,42 +33,57 @@ SHORT_OF_THE_BEST = 0.1
 # The bias column is in every row, where each other column of text is in few: at their step size it would swing.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
 SLOWEST_BIAS = 0.01
-ROW_FACTS = 4
 PARTS = 8  # of a sample, after each of which the weights enter the average
 
 
-def row_facts(shard: Shard, *, has_bias: bool) -> NDArray[np.float64]:
-    """Return what `facts` are made of, float64 (ROW_FACTS,), to be added up over the workers.
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the server and every worker know alike when learning begins.
 
-    Of a sample: [rows, sum of squared row norms, sum of labels, rows x the largest mean square of a column].
-    The last leaves out the column of ones that is the bias.
+    job         the job, with the share of the step size that the bias learns with and, in the end, the first step size
+    weights     the initial weights, float32 (column_count,)
+    curvatures  how much the mean loss is curved along each weight, at most, float32 (column_count,): C E[x_j^2], C the
+                largest curvature of the loss; of the bias that share of it
+    """
+
+    job: Job
+    weights: Float
+    curvatures: Float
+
+    def with_learning_rate(self, learning_rate: float) -> Beginning:
+        """Return the same with the first step size."""
+        return dataclasses.replace(self, job=self.job.with_learning_rate(learning_rate))
+
+
+def row_facts(shard: Shard) -> NDArray[np.float64]:
+    """Return what `settled` wants to know of a worker's rows, to be added up over the workers.
+
+    Of a sample: [rows, sum of squared row norms, sum of labels, sum of squares of each column], float64
+    (3 + column_count,).
     """
     sample = shard.first(SAMPLE_ROWS)
     rows = sample.rows.compact()
     squares = np.bincount(rows.columns, np.square(rows.values, dtype=np.float64), rows.column_count)
-    if has_bias:
-        squares = squares[:-1]  # the last column
-    return np.array([len(rows), rows.squared_norms().sum(), sample.labels.sum(), squares.max(initial=0.0)])
+    return np.concatenate([[len(rows), rows.squared_norms().sum(), sample.labels.sum()], squares])
 
 
-def with_bias_step(job: Job, facts: NDArray[np.float64]) -> Job:
-    """Return the job with the bias learning as fast as the column of the largest mean square would.
+def settled(job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
+    """Return where learning begins, but for the step size, by the sum of all workers' `row_facts`.
 
-    So in dense rows the bias is like any other column, and in sparse ones SLOWEST_BIAS as fast.
+    The bias learns as fast as the column of the largest mean square would: in dense rows it is like any other column,
+    in sparse ones SLOWEST_BIAS as fast. It begins at the mean label, the best constant for squares: with few positives
+    one that begins at 0 takes longer to reach its place than all other weights. A given model's `weights`, float32
+    (column_count,), stay as they are.
     """
-    return dataclasses.replace(job, bias_step=max(SLOWEST_BIAS, float(facts[3] / facts[0])))
-
-
-def initial_weights(job: Job, weights: Float, facts: NDArray[np.float64]) -> Float:
-    """Return zeros and as bias the mean label, the best constant for squares; a given model's weights stay theirs.
-
-    With few positives a bias that starts at 0 takes longer to reach its place than all other weights.
-    `weights` is float32 (column_count,), `facts` the sum of all workers' `row_facts`.
-    """
-    if job.config.bias and job.config.initial_model is None:
-        weights = weights.copy()
-        weights[-1] = facts[2] / facts[0]
-    return weights
+    rows, _, labels = facts[:3].tolist()
+    mean_squares = facts[3:] / rows
+    if job.config.bias:
+        mean_squares[-1] = bias_step = max(SLOWEST_BIAS, float(mean_squares[:-1].max(initial=0.0)))
+        job = dataclasses.replace(job, bias_step=bias_step)
+        if job.config.initial_model is None:
+            weights = weights.copy()
+            weights[-1] = labels / rows
+    return Beginning(job, weights, (job.objective.loss.curvature * mean_squares).astype(np.float32))
 
 
 def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,11 +94,12 @@ def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
     return sizes
 
 
-def try_step_sizes(job: Job, initial: Float, shard: Shard, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+def try_step_sizes(beginning: Beginning, shard: Shard, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return [rows, rows x objective with the initial weights, the same after trying each size], to be added up.
 
     Float64 (2 + tries,). A worker with one row learns from it and judges by it.
     """
+    job, initial = beginning.job, beginning.weights
     half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
     sample = shard.first(2 * half)
     judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])

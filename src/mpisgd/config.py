@@ -16,7 +16,7 @@ from typing import Any, Literal
 Mode = Literal["sync", "async"]
 LossName = Literal["hinge", "squared_hinge", "logistic"]
 Schedule = Literal["constant", "inverse", "inverse_sqrt"]
-Merge = Literal["mean", "sum", "sqrt"]
+Merge = Literal["mean", "sum", "damped"]
 Sharding = Literal["partition", "sample"]
 EvalSplit = Literal["validation", "test"]
 
@@ -78,10 +78,10 @@ class Config:
         0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0
     )
     merge: Merge = setting(
-        "sqrt",
+        "damped",
         "the workers' changes of a weight are averaged (mean, as the original did in sync mode), added up (sum), or"
-        " added up and divided by the square root of how many workers changed it (sqrt); async: added up (mean, sum),"
-        " or divided by the square root of how many updates are likely to have changed it meanwhile (sqrt)",
+        " added up and damped the more, the further a turn alone moves that weight (damped); async: added up (mean,"
+        " sum), or damped as in a round with all updates merged meanwhile (damped)",
     )
     averaging: bool = setting(
         True, "measure and save the weights' average over the run so far, later ones counting more, not the last ones"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpisgd.averaging import Average, Latest, made_for
+from mpisgd.averaging import made_for
+from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel, Letter
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
@@ -32,14 +33,12 @@ from mpisgd.weights import ServerWeights
 LETTERS_BEFORE_THE_REST = 16
 
 
-def serve_sync(
-    channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
-) -> ScaledVector:
+def serve_sync(channel: Channel, beginning: Beginning, monitor: Monitor, samples: SampleSender | None) -> ScaledVector:
     """Measure what the workers learn in lock step and say when to stop; return the final weights when all have gone.
 
     The workers merge their turns among themselves; their leader reports.
     """
-    return SyncServer(channel, monitor, Crew(channel, monitor, samples), initial).serve()
+    return SyncServer(channel, monitor, Crew(channel, monitor, samples), beginning.weights).serve()
 
 
 class SyncServer:
@@ -112,24 +111,21 @@ class SyncServer:
         self._channel.server_order(order)
 
 
-def serve_async(
-    channel: Channel, job: Job, initial: Float, monitor: Monitor, samples: SampleSender | None
-) -> ScaledVector:
+def serve_async(channel: Channel, beginning: Beginning, monitor: Monitor, samples: SampleSender | None) -> ScaledVector:
     """Add every update as it comes, waiting for nobody; return the final weights when every worker has gone.
 
     Updates that were under way when the reason to stop came are added as well; each is answered STOP.
     """
-    weights = ServerWeights(initial, cautious=job.config.merge == "sqrt")
-    return AsyncServer(channel, weights, made_for(job), monitor, Crew(channel, monitor, samples)).serve()
+    job = beginning.job
+    weights = ServerWeights(beginning.weights, beginning.curvatures if job.config.merge == "damped" else None)
+    return AsyncServer(channel, job, weights, monitor, Crew(channel, monitor, samples)).serve()
 
 
 class AsyncServer:
     """Answers the workers' updates one by one, and does the rest in between."""
 
-    def __init__(
-        self, channel: Channel, weights: ServerWeights, average: Average | Latest, monitor: Monitor, crew: Crew
-    ) -> None:
-        self._channel, self._weights, self._average = channel, weights, average
+    def __init__(self, channel: Channel, job: Job, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
+        self._channel, self._job, self._weights, self._average = channel, job, weights, made_for(job)
         self._monitor, self._crew = monitor, crew
         self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
         self._letters = 0
@@ -155,7 +151,8 @@ class AsyncServer:
         weights, monitor = self._weights, self._monitor
         header, columns, changes = unpack_update(update)
         staleness = weights.version - header.version
-        changes_sent = weights.add(columns, changes, header.decay, staleness)
+        turn_size = self._job.step_size(monitor.rows) * header.rows
+        changes_sent = weights.add(columns, changes, header.decay, staleness, turn_size)
         monitor.bytes_up += len(update)
         monitor.count_turn(header.rows, changes_sent, header.round_trip, staleness)
         self._average.look(weights.current, monitor.rows)
@@ -214,5 +211,5 @@ class Crew:
         self._channel.wait_until_sent()
 
 
-Serve = Callable[[Channel, Job, Float, Monitor, SampleSender | None], ScaledVector]
+Serve = Callable[[Channel, Beginning, Monitor, SampleSender | None], ScaledVector]
 SERVE: dict[str, Serve] = {"sync": serve_sync, "async": serve_async}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpisgd import vector_loops
-from mpisgd.beginning import best_step_size, initial_weights, row_facts, step_sizes, try_step_sizes, with_bias_step
+from mpisgd.beginning import Beginning, best_step_size, row_facts, settled, step_sizes, try_step_sizes
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
@@ -34,42 +34,43 @@ def work(channel: Channel) -> None:
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
-    job, initial = _begin(channel, job, first)
-    learner = Learner(job, first, shards)
+    beginning = _begin(channel, job, first)
+    learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
-        (work_sync if job.config.mode == "sync" else work_async)(channel, job, learner, initial)
+        (work_sync if job.config.mode == "sync" else work_async)(channel, beginning, learner)
     channel.worker_leave()
     if shards.renews:
         shards.drain()
 
 
-def _begin(channel: Channel, job: Job, shard: Shard) -> tuple[Job, Float]:
-    """Settle with all others where learning begins; return the job with its step size, and the initial weights."""
+def _begin(channel: Channel, job: Job, shard: Shard) -> Beginning:
+    """Settle with all others where learning begins."""
     shared = channel.worker_share_weights(job.column_count)
-    facts = channel.worker_sum(row_facts(shard, has_bias=job.config.bias))
-    job, initial = with_bias_step(job, facts), initial_weights(job, shared, facts)
+    facts = channel.worker_sum(row_facts(shard))
+    beginning = settled(job, shared, facts)
     size = job.config.learning_rate
     if size is None:
         sizes = step_sizes(job, facts)
         with np.errstate(all="ignore"):  # the largest may well diverge
-            tried = try_step_sizes(job, initial, shard, sizes)
+            tried = try_step_sizes(beginning, shard, sizes)
         size = best_step_size(sizes, channel.worker_sum(tried))
-    return job.with_learning_rate(size), initial
+    return beginning.with_learning_rate(size)
 
 
-def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
+def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
     """Take turns in lock step: each round starts from the same weights and ends in one Allreduce.
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
-    exchange = Exchange(job.column_count, len(channel.workers), job.config.merge)
+    job, shared = beginning.job, beginning.weights
+    exchange = Exchange(len(channel.workers), job.config.merge, beginning.curvatures)
     leader = Leader(channel, job) if channel.rank == LEADER else None
-    shared = initial
-    local = ScaledVector(initial.copy())
+    local = ScaledVector(shared.copy())
     threshold = job.config.gradient_threshold
     rows_done, round_trip = 0, 0.0
     while not (job.is_done(rows_done) or exchange.stops):
-        rows = learner.turn(local, job.step_size(rows_done))
+        step_size = job.step_size(rows_done)
+        rows = learner.turn(local, step_size)
         changes_sent = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
         withheld = (local.vector - shared) * np.float32(local.scale) - exchange.changes if threshold > 0 else None
         mine, total = exchange.buffers(
@@ -83,7 +84,7 @@ def work_sync(channel: Channel, job: Job, learner: Learner, initial: Float) -> N
         sent_at = channel.now()
         channel.worker_merge(mine, total)
         round_trip = channel.now() - sent_at
-        exchange.merge(shared)
+        exchange.merge(shared, step_size)
         rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
         if leader is not None:
             leader.after_round(shared, exchange, mine.nbytes)
@@ -103,12 +104,13 @@ def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(channel: Channel, job: Job, learner: Learner, initial: Float) -> None:
+def work_async(channel: Channel, beginning: Beginning, learner: Learner) -> None:
     """Take turns at this worker's own pace: while an update and its reply travel, the next turn is computed.
 
     The reply is taken in between two steps, as soon as it is there, so the rest of the turn has fresher weights.
     """
-    mailbox = Mailbox(channel, job, WorkerWeights(initial))
+    job = beginning.job
+    mailbox = Mailbox(channel, job, WorkerWeights(beginning.weights))
     while True:
         version, rows_known = mailbox.version, mailbox.rows
         rows = learner.turn(mailbox.weights.local, job.step_size(rows_known), mailbox.look)

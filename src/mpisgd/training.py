@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.beginning import best_step_size, initial_weights, step_sizes, with_bias_step
+from mpisgd.beginning import Beginning, best_step_size, settled, step_sizes
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -68,22 +68,23 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             channel.server_share_weights(initial)
             facts = channel.server_sum()
             began = channel.now()  # all shards are in place
-            job, initial = _begin(channel, job, initial, facts)
+            beginning = _begin(channel, job, initial, facts)
+            job = beginning.job
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
-                weights = SERVE[config.mode](channel, job, initial, monitor, samples)
+                weights = SERVE[config.mode](channel, beginning, monitor, samples)
             leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> tuple[Job, Float]:
-    """Settle where learning begins, as the workers do; return the job with its step size, and the initial weights."""
-    job = with_bias_step(job, facts)
+def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
+    """Settle where learning begins, as the workers do."""
+    beginning = settled(job, weights, facts)
     size = job.config.learning_rate
     if size is None:
         sizes = step_sizes(job, facts)
         size = best_step_size(sizes, channel.server_sum())
-    return job.with_learning_rate(size), initial_weights(job, weights, facts)
+    return beginning.with_learning_rate(size)
 
 
 @contextmanager

@@ -40,6 +40,15 @@ def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> Non
     weights += gains * changes
 
 
+def damping(curvatures: Float, turn_size: float, turns: int, gains: Float) -> None:
+    """Write (1 + a) / (1 + turns a), a = turn_size times the curvature, to `gains`: see `merging`."""
+    if _vectors is not None:
+        _vectors.damping(curvatures, turn_size, turns, gains)
+        return
+    a = curvatures * np.float32(turn_size)
+    np.divide(1 + a, 1 + np.float32(turns) * a, out=gains)
+
+
 def blend(average: Float, weights: Float, share: float, scale: float) -> None:
     """Move `average` towards scale w by this share of the way, in place."""
     if _vectors is not None:
@@ -78,20 +87,20 @@ def pick_since(
 def add_update(
     vector: Float,
     changed_at: NDArray[np.int64],
-    times_changed: Float,
+    curvatures: Float,
     columns: Index | None,
     changes: Float,
     *,
     version: int,
     factor: float,
-    staleness: int,
+    turns: int,
+    turn_size: float,
     shrinking: float,
 ) -> int:
     """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`; return how many.
 
-    Each column changed gets the version and counts one time more; with g = 1 / sqrt(1 + s r), s the staleness, r the
-    share of all versions that changed the column, its entry v becomes
-        v (1 + (1 - g) shrinking / r) + g d factor.
+    Each column changed gets the version, and with the gain g as in `damping` its entry v becomes
+        v (1 + (1 - g) shrinking) + g d factor.
 
     Raises:
         ValueError: columns out of range, with the compiled loops.
@@ -100,21 +109,17 @@ def add_update(
     if _vectors is not None:
         return int(
             _vectors.add_update(
-                vector, changed_at, times_changed, columns, changes, version, factor, staleness, shrinking
+                vector, changed_at, curvatures, columns, changes, version, factor, turns, turn_size, shrinking
             )
         )
     if columns is None:
         columns = np.flatnonzero(changes)
         changes = changes[columns]
     changed_at[columns] = version
-    times_changed[columns] += 1
-    if staleness > 0:
-        rate = times_changed[columns] * np.float32(1 / version)
-        gain = 1 / np.sqrt(1 + np.float32(staleness) * rate)
-        if shrinking > 0:
-            vector[columns] *= 1 + (1 - gain) * np.float32(shrinking) / rate
-        changes = changes * gain
-    vector[columns] += changes * np.float32(factor)
+    gain = np.empty_like(changes)
+    damping(curvatures[columns], turn_size, turns, gain)
+    vector[columns] *= 1 + (1 - gain) * np.float32(shrinking)
+    vector[columns] += gain * changes * np.float32(factor)
     return len(columns)
 
 

@@ -28,26 +28,27 @@ class ServerWeights:
     """The weights that rank 0 owns, with the version at which each column last changed.
 
     Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
-    overshoot, though, and on columns that are in most rows that never ends. So the `cautious` rule adds
-        g_j d_j,   g_j = 1 / sqrt(1 + s r_j),
-    where s is the update's staleness and r_j the share of all updates that change column j: s r_j is how many are
-    expected to have changed it meanwhile. This is to the sum what the rule sqrt is in lock step, and it leaves one
-    worker, or a column that few updates touch, alone. Each turn's penalty shrinks all weights by its decay a; the
-    column gets (1 - g_j) (1 - a) / r_j of itself back when an update touches it, so that on average its penalty is
-    g_j of what it was, as its changes are, and the two balance where they did.
+    overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale, of a turn of size
+    u, as one of s + 1 turns from the same weights and adds
+        g_j d_j,   g_j = (1 + a_j) / (1 + (1 + s) a_j),   a_j = u h_j,
+    h_j the curvature along the weight; without curvatures updates are plainly added. Each turn's penalty shrinks all
+    weights by its decay; a weight that it changes gets 1 - g_j of that back, so that its penalty is g_j of what it was,
+    as its changes are, and the two balance where they did.
     """
 
-    def __init__(self, initial: Float, *, cautious: bool) -> None:
+    def __init__(self, initial: Float, curvatures: Float | None = None) -> None:
         self.current = ScaledVector(initial.copy())
         self.version = 0
         self.log_folded = 0.0
-        self._cautious = cautious
         self._changed_at = np.zeros(len(initial), np.int64)
-        self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
+        self._curvatures = np.zeros_like(initial) if curvatures is None else curvatures
         self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
 
-    def add(self, columns: Columns, changes: Float, decay: float, staleness: int) -> int:
-        """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0."""
+    def add(self, columns: Columns, changes: Float, decay: float, staleness: int, turn_size: float) -> int:
+        """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0.
+
+        `turn_size` is the step size times the rows of the turn.
+        """
         self.version += 1
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
@@ -55,12 +56,13 @@ class ServerWeights:
         return vector_loops.add_update(
             self.current.vector,
             self._changed_at,
-            self._times_changed,
+            self._curvatures,
             columns,
             changes,
             version=self.version,
             factor=1 / self.current.scale,
-            staleness=staleness if self._cautious else 0,
+            turns=1 + staleness,
+            turn_size=turn_size,
             shrinking=1 - decay,
         )
 

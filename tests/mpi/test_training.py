@@ -174,7 +174,7 @@ def config_of(directory: Path) -> Config:
 
 
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
-@pytest.mark.parametrize("merge", ["mean", "sum", "sqrt"])
+@pytest.mark.parametrize("merge", ["mean", "sum", "damped"])
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
 def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_path, data, merge, threshold, loss):
     options = ("--merge", merge, "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")

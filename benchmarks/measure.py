@@ -80,6 +80,10 @@ class Training:
         """Return the training time of the first measurement that reached an accuracy, infinite if none did."""
         return next((line["seconds"] for line in self.metrics if line["accuracy"] >= accuracy), math.inf)
 
+    def seconds_to_objective(self, objective: float) -> float:
+        """Return the training time of the first measurement at or below an objective, infinite if none was."""
+        return next((line["seconds"] for line in self.metrics if line["objective"] <= objective), math.inf)
+
 
 def train(
     data: Path, run: Path, workers: int, *options: str, python: str = sys.executable, timeout: float = TIMEOUT

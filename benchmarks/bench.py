@@ -53,7 +53,7 @@ class Bench:
         return self.train(self.full.path, mode, workers, seed, *often, *options)
 
     def objective_run(self, mode: str, workers: int, seed: int) -> Training:
-        """Learn the full-size set for eight passes, measured often on validation rows: it says how fast it converges."""
+        """Learn the full-size set for eight passes, measured often on validation rows: how fast it converges."""
         often = ("--eval-interval", str(2 * MEASURED_EVERY))
         options = ("--regularization", repr(self.full.regularization), "--passes", "8", "--patience", "none")
         return self.train(self.full.path, mode, workers, seed, *often, *options)

@@ -37,8 +37,8 @@ def run(bench: Bench) -> Result:
     result.notes += [
         "The time to an accuracy is measured on the test rows, in runs of its own. On this set it is reached within the"
         " first turns, so it says how soon learning begins rather than how fast it goes.",
-        f"The time to an objective is that until the validation objective is within {NEAR - 1:.0%} of the lowest that one"
-        " worker in lock step reaches in eight passes.",
+        f"The time to an objective is that until the validation objective is within {NEAR - 1:.0%} of the lowest that"
+        " one worker in lock step reaches in eight passes.",
     ]
     return result
 

@@ -5,8 +5,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            f"mpisgd.{name}",
-            sources=[f"src/mpisgd/{name}.c"],
+            "mpisgd._kernel",
+            sources=["src/mpisgd/_kernel.c", "src/mpisgd/_vectors.c"],
             # Only loops marked so are vectorised: where loads are scattered it costs more than it gains. Fused
             # multiply-adds would make the bits depend on the machine that compiled.
             extra_compile_args=["-O2", "-fno-tree-slp-vectorize", "-fopenmp-simd", "-ffp-contract=off"],
@@ -14,6 +14,5 @@ setup(
             py_limited_api=True,
             optional=True,  # without a compiler the package installs all the same; its NumPy and SciPy way is slower
         )
-        for name in ("_kernel", "_vectors")
     ]
 )

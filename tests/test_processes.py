@@ -142,7 +142,7 @@ def test_a_rank_that_raises_ends_the_job_by_name(
 # What an installation without a C compiler looks like.
 WITHOUT_KERNEL = """
 import os, sys
-sys.modules["mpisgd._kernel"] = sys.modules["mpisgd._vectors"] = None
+sys.modules["mpisgd._kernel"] = None
 from mpisgd.main import main
 sys.exit(main(sys.argv[1:], os.environ))
 """

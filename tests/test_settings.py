@@ -184,6 +184,23 @@ def test_every_setting_travels_to_the_workers(config: Config) -> None:
     assert Config.from_json(config.to_json()) == config
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("learning_rate", ".5", 0.5),
+        ("passes", " 20. ", 20.0),
+        ("batch_size", "+3", 3),
+        ("batch_size", "1_000", 1000),
+        ("batch_size", "1e3", 1000),
+        ("bias", "Off", False),
+        ("force", "yes", True),
+        ("data", "1", "1"),
+    ],
+)
+def test_texts_are_read_as_users_write_them(name: str, text: str, value: object) -> None:
+    assert getattr(resolve({}, {variable(name): text}), name) == value
+
+
 @pytest.mark.parametrize("name", [name for name, declared in DECLARED.items() if declared.optional])
 def test_none_unsets_what_is_optional(name: str) -> None:
     assert getattr(resolve({name: "None", "max_seconds" if name == "passes" else "passes": "1"}, {}), name) is None

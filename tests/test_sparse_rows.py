@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -52,6 +53,12 @@ def rows_and_vector(draw: st.DrawFn, along: str) -> tuple[SparseRows, NDArray[np
 
 
 # --- the loops against SciPy's public way
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="no C compiler on this machine")
+def test_where_there_is_a_compiler_the_kernel_was_built() -> None:
+    """Its building may fail without failing the installation, and all other tests would pass without it."""
+    assert compiled_loops.is_compiled()
 
 
 @either_loops

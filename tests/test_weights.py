@@ -302,12 +302,17 @@ def test_a_change_counts_the_same_in_a_sparse_and_in_a_dense_message(
 
 @pytest.mark.parametrize("staleness", [0, 1, 7])
 def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
-    """Where each update changes a column just as much as it shrinks, up to the square of the shrinking."""
+    """Where updates change a weight just as much as they shrink it, up to the square of the shrinking.
+
+    All change the first, every fourth the other, by four times as much.
+    """
     shrinking, w = 1e-3, np.array([4, -2], np.float32)
     server = ServerWeights(w, np.array([0.1, 30], np.float32))
-    for _ in range(10):
-        server.add(at([0, 1]), np.float32(shrinking) * w, 1 - shrinking, staleness, TURN_SIZE)
-    np.testing.assert_allclose(server.current.weights(), w, rtol=20 * shrinking**2)
+    for turn in range(40):
+        named = at([0, 1]) if turn % 4 == 3 else at([0])
+        changes = np.float32(shrinking) * w * np.array([1, 4], np.float32)
+        server.add(named, changes[: len(named)], 1 - shrinking, staleness, TURN_SIZE)
+    np.testing.assert_allclose(server.current.weights(), w, rtol=2000 * shrinking**2)
 
 
 # --- folding, versions, and what others do meanwhile

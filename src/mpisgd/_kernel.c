@@ -242,10 +242,10 @@ static PyObject *squared_norms(PyObject *module, PyObject *arguments)
     int right = complete(&rows) && check(out.len == 8 * rows.count, "out");
     const float *values = rows.values.buf;
     for (int64_t i = 0; right && i < rows.count; i++) {
-        int64_t k = pointer(&rows, i), stop = pointer(&rows, i + 1);
+        int64_t stop = pointer(&rows, i + 1);
         double sum = 0;
         #pragma omp simd reduction(+ : sum)
-        for (; k < stop; k++)
+        for (int64_t k = pointer(&rows, i); k < stop; k++)
             sum += (double)values[k] * values[k];
         ((double *)out.buf)[i] = sum;
     }
@@ -262,7 +262,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
+extern PyMethodDef vector_methods[]; /* _vectors.c */
+
+static int add_vector_methods(PyObject *module)
+{
+    return PyModule_AddFunctions(module, vector_methods);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_vector_methods}, {0, NULL}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernel(void)
 {

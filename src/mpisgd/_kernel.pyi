@@ -1,4 +1,7 @@
-"""What `_kernel.c` offers; `compiled_loops` says what it computes. `wide`: the row pointers are int64, not int32."""
+"""What `_kernel.c` and, from `subtract` on, `_vectors.c` offer; `compiled_loops` and `vector_loops` say what it is.
+
+`wide`: the row pointers are int64, not int32.
+"""
 
 from typing_extensions import Buffer
 
@@ -37,3 +40,24 @@ def minibatch_steps(
     has_bias: bool,
     /,
 ) -> tuple[int, float]: ...
+def subtract(mine: Buffer, shared: Buffer, scale: float, threshold: float, changes: Buffer, /) -> int: ...
+def merge(weights: Buffer, gains: Buffer, changes: Buffer, log_decay: float, /) -> None: ...
+def damping(curvatures: Buffer, turn_size: float, turns: float, gains: Buffer, /) -> None: ...
+def blend(average: Buffer, weights: Buffer, share: float, scale: float, /) -> None: ...
+def pick_changes(changes: Buffer, vector: Buffer, base: Buffer, columns: Buffer, picked: Buffer, /) -> int: ...
+def pick_since(changed_at: Buffer, version: int, vector: Buffer, columns: Buffer, picked: Buffer, /) -> int: ...
+def add_update(
+    vector: Buffer,
+    changed_at: Buffer,
+    times_changed: Buffer,
+    curvatures: Buffer,
+    columns: Buffer | None,
+    changes: Buffer,
+    version: int,
+    factor: float,
+    turns: float,
+    turn_size: float,
+    shrinking: float,
+    /,
+) -> int: ...
+def take_in(columns: Buffer | None, values: Buffer, base: Buffer, local: Buffer, /) -> None: ...

@@ -8,7 +8,6 @@
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
 static int check(int holds, const char *what)
 {
@@ -92,10 +91,11 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
-/* (1 + a) / (1 + P a): the gain of one of P turns. */
+/* (1 + a) / (1 + P a), the gain of one of P turns; written so that it is 1/P where a is infinite. */
 static inline float damped(float a, float turns)
 {
-    return (1 + a) / (1 + turns * a);
+    float least = 1 / turns;
+    return least + (1 - least) / (1 + turns * a);
 }
 
 static PyObject *damping(PyObject *module, PyObject *arguments)
@@ -187,42 +187,44 @@ static PyObject *pick_since(PyObject *module, PyObject *arguments)
 }
 
 struct update {
-    float *vector;
+    float *vector, *times;
     const float *curvatures;
     int64_t *changed_at, version;
     float factor, turns, turn_size, shrinking;
 };
 
-/* One column's part of an update, by ServerWeights' rule. */
+/* One column's part of an update, by the rule of ServerWeights. */
 static inline void add_one(const struct update *to, Py_ssize_t j, float change)
 {
     float gain = damped(to->curvatures[j] * to->turn_size, to->turns);
     to->changed_at[j] = to->version;
-    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking) + gain * change * to->factor;
+    to->times[j] += 1;
+    float every = (float)to->version / to->times[j]; /* it is changed by one update in so many */
+    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * every) + gain * change * to->factor;
 }
 
 static PyObject *add_update(PyObject *module, PyObject *arguments)
 {
-    Py_buffer b[5];
+    Py_buffer b[6];
     struct update to;
     long long version;
-    if (!PyArg_ParseTuple(arguments, "w*w*y*z*y*Lffff", &b[0], &b[1], &b[2], &b[3], &b[4], &version, &to.factor,
+    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lffff", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
                           &to.turns, &to.turn_size, &to.shrinking))
         return NULL;
-    Py_ssize_t column_count = b[0].len / 4, values = b[4].len / 4, count = 0;
-    int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len, "vector, versions and curvatures")
-        && columns_in_range(&b[3], values, column_count);
+    Py_ssize_t column_count = b[0].len / 4, values = b[5].len / 4, count = 0;
+    int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len && b[3].len == b[0].len, "vectors of the server")
+        && columns_in_range(&b[4], values, column_count);
     if (right) {
-        const int32_t *columns = b[3].buf;
-        const float *changes = b[4].buf;
-        to.vector = b[0].buf, to.changed_at = b[1].buf, to.curvatures = b[2].buf, to.version = version;
+        const int32_t *columns = b[4].buf;
+        const float *changes = b[5].buf;
+        to.vector = b[0].buf, to.changed_at = b[1].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = version;
         for (Py_ssize_t k = 0; k < values; k++)
             if (columns != NULL || changes[k] != 0) {
                 add_one(&to, columns != NULL ? columns[k] : k, changes[k]);
                 count++;
             }
     }
-    release(b, 5);
+    release(b, 6);
     return right ? PyLong_FromSsize_t(count) : NULL;
 }
 
@@ -248,7 +250,7 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
-static PyMethodDef methods[] = {
+PyMethodDef vector_methods[] = { /* of the module in _kernel.c */
     {"subtract", subtract, METH_VARARGS, NULL},
     {"merge", merge, METH_VARARGS, NULL},
     {"damping", damping, METH_VARARGS, NULL},
@@ -259,10 +261,3 @@ static PyMethodDef methods[] = {
     {"take_in", take_in, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
-
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_vectors", NULL, 0, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__vectors(void)
-{
-    return PyModuleDef_Init(&definition);
-}

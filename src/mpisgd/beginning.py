@@ -42,8 +42,8 @@ class Beginning:
 
     job         the job, with the share of the step size that the bias learns with and, in the end, the first step size
     weights     the initial weights, float32 (column_count,)
-    curvatures  how much the mean loss is curved along each weight, at most, float32 (column_count,): C E[x_j^2], C the
-                largest curvature of the loss; of the bias that share of it
+    curvatures  how much the mean loss is curved along each weight, float32 (column_count,): C E[x_j^2] on a sample of
+                the rows, C the largest curvature of the loss; of the bias that share of it
     """
 
     job: Job
@@ -83,7 +83,8 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
         if job.config.initial_model is None:
             weights = weights.copy()
             weights[-1] = labels / rows
-    return Beginning(job, weights, (job.objective.loss.curvature * mean_squares).astype(np.float32))
+    curvatures = np.minimum(job.objective.loss.curvature * mean_squares, np.finfo(np.float32).max)
+    return Beginning(job, weights, curvatures.astype(np.float32))
 
 
 def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ LAMBDA_ROWS = 0.1
 # together is too much.
 EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 4, 6
 # Elements that a turn goes through for each column and worker beyond the first, at least: an exchange goes through all
-# columns some ten times, and the cores have those of all workers to do.
+# columns several times on either side, and the cores have those of all workers to do.
 ELEMENTS_BY_COLUMN = 1 / 512
 LONGEST_TURN = 98_304  # rows, some 8 ms of text: so long a worker does not look up
 

@@ -27,7 +27,8 @@ def entry_point() -> None:
     """Run the program and end the process with its exit code.
 
     The collector of cyclic garbage stays out of it: it would go through all that NumPy, HDF5 and MPI set up, again and
-    again while they are imported and once more at the end, a tenth of a short run; and a long one makes no cycles.
+    again while they are imported and once more at the end, a tenth of a short run. Turns leave no cycles: memory stays
+    as it is over 90,000 of them.
     """
     gc.disable()
     code = main(sys.argv[1:], os.environ)

@@ -72,7 +72,10 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
         step_size = job.step_size(rows_done)
         rows = learner.turn(local, step_size)
         changes_sent = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
-        withheld = (local.vector - shared) * np.float32(local.scale) - exchange.changes if threshold > 0 else None
+        withheld = None
+        if threshold > 0:
+            changes = (local.vector - shared) * np.float32(local.scale)
+            withheld = np.where(np.abs(changes) <= np.float32(threshold), changes, np.float32(0))
         mine, total = exchange.buffers(
             channel.rank,
             rows=rows,

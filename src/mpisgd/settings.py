@@ -6,6 +6,7 @@ was found and what was expected.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from mpisgd.errors import UsageError
 
 PREFIX = "MPISGD_"
 # Kubernetes sets NAME_SERVICE_HOST, NAME_PORT_80_TCP, ... in every pod for every Service of the namespace.
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 SERVICE_LINK_MARKS = ("_SERVICE_", "_PORT")
 
 
@@ -89,6 +91,8 @@ def _checked(declared: Declaration, found: Any, where: str) -> Any:
     if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
         return None
     refusal = UsageError(f"{where}: found {found!r}, expected {declared.expected}")
+    if isinstance(found, str):
+        found = _as_written(found, declared.required_kind)
     bounds: Any = declared.bounds
     bounded: Any = Annotated[declared.required_kind, msgspec.Meta(**bounds)] if bounds else declared.required_kind
     try:
@@ -98,6 +102,19 @@ def _checked(declared: Declaration, found: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise refusal
     return value
+
+
+def _as_written(text: str, kind: Any) -> Any:
+    """Return the number or truth value that a text stands for, or the text where it stands for none.
+
+    Numbers as Python reads them (.5, 1_000), where msgspec alone would take what JSON allows.
+    """
+    if kind is bool:
+        return _TRUTHS.get(text.strip().lower(), text)
+    for reads in {int: (int, float), float: (float,)}.get(kind, ()):
+        with contextlib.suppress(ValueError):
+            return reads(text)
+    return text
 
 
 def _environment_values(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mpisgd.beginning import Beginning, best_step_size, settled, step_sizes
 from mpisgd.channel import Channel
@@ -40,8 +39,9 @@ from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
-# Of the size of the weights that a rank holds at once, the messages among them.
-VECTORS = 6
+# Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
+# counts, curvatures, average, two lists of changes, update and reply; before, sums in float64.
+VECTORS = 12
 GENERATED_NOTE = (
     "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
     " The real one: python data/prepare_rcv1.py --download libsvm"
@@ -66,9 +66,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
             channel.server_share_weights(initial)
-            facts = channel.server_sum()
-            began = channel.now()  # all shards are in place
-            beginning = _begin(channel, job, initial, facts)
+            beginning, began = _begin(channel, job, initial)
             job = beginning.job
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
@@ -77,14 +75,16 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
-    """Settle where learning begins, as the workers do."""
+def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float]:
+    """Settle where learning begins, as the workers do; return it, and when all shards were in place."""
+    facts = channel.server_sum()
+    began = channel.now()
     beginning = settled(job, weights, facts)
     size = job.config.learning_rate
     if size is None:
         sizes = step_sizes(job, facts)
         size = best_step_size(sizes, channel.server_sum())
-    return beginning.with_learning_rate(size)
+    return beginning.with_learning_rate(size), began
 
 
 @contextmanager

@@ -15,11 +15,12 @@ YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 LONGEST_SLEEP_TIMED = 3e-4  # s, where the clock of training starts when what is waited for is there
+# One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4
 
 
 class Backoff:
-    """How a poll that found nothing passes the time: yield at first, then sleep twice as long each time."""
+    """How a poll that found nothing passes the time: yield at first, then sleep, after a few times twice as long."""
 
     def __init__(self, yields: int, longest_sleep: float = LONGEST_SLEEP) -> None:
         self._yields, self._longest_sleep = yields, longest_sleep

@@ -32,8 +32,9 @@ class ServerWeights:
     u, as one of s + 1 turns from the same weights and adds
         g_j d_j,   g_j = (1 + a_j) / (1 + (1 + s) a_j),   a_j = u h_j,
     h_j the curvature along the weight; without curvatures updates are plainly added. Each turn's penalty shrinks all
-    weights by its decay; a weight that it changes gets 1 - g_j of that back, so that its penalty is g_j of what it was,
-    as its changes are, and the two balance where they did.
+    weights by its decay; a weight that it changes gets (1 - g_j) / r_j of that back, r_j the share of all updates that
+    change it, so that on average its penalty is g_j of what it was, as its changes are, and the two balance where they
+    did.
     """
 
     def __init__(self, initial: Float, curvatures: Float | None = None) -> None:
@@ -41,13 +42,14 @@ class ServerWeights:
         self.version = 0
         self.log_folded = 0.0
         self._changed_at = np.zeros(len(initial), np.int64)
+        self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
         self._curvatures = np.zeros_like(initial) if curvatures is None else curvatures
         self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
 
     def add(self, columns: Columns, changes: Float, decay: float, staleness: int, turn_size: float) -> int:
         """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0.
 
-        `turn_size` is the step size times the rows of the turn.
+        `turn_size` is the step size, as it is now, times the rows of the turn.
         """
         self.version += 1
         self.current.scale *= decay
@@ -56,6 +58,7 @@ class ServerWeights:
         return vector_loops.add_update(
             self.current.vector,
             self._changed_at,
+            self._times_changed,
             self._curvatures,
             columns,
             changes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Job:
             settled["regularization"] = LAMBDA_ROWS / learning_rows
         if config.iterations is None:
             turn_rows = _turn_rows(feature_count, learning_rows, workers, row_length)
-            settled["iterations"] = max(1, round(turn_rows / config.batch_size))
+            settled["iterations"] = max(1, math.ceil(turn_rows / config.batch_size))  # so that whole turns make a pass
         return cls(dataclasses.replace(config, **settled), feature_count, learning_rows)
 
     def to_json(self) -> str:

@@ -165,9 +165,8 @@ def _words(preprocessing: Preprocessing) -> str:
 
 
 def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> tuple[HeldOut, SampleSender | None]:
-    """Send the shards, or the first samples; keep what is held out."""
+    """Send the shards, or the first samples, and read what is held out while the workers shuffle theirs."""
     prepare = job.preprocessing
-    test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None
     samples = None
     if job.config.sharding == "partition":
         nobodys = scatter_partition(channel, dataset, plan.owner)
@@ -178,6 +177,7 @@ def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> t
         for worker in channel.workers:
             samples.begin(worker)
         samples.finish()
+    test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None
     if plan.measured_split is None:
         return HeldOut(Shard(prepare.apply(nobodys.rows), nobodys.labels), test), samples
     if plan.measured_split == "test" and test is not None:

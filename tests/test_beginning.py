@@ -123,3 +123,10 @@ def test_any_number_of_rows_will_do(rows: int):
 def test_rows_without_elements_leave_the_step_size_at_one():
     empty = Shard(rows_from([[], []], 4), np.ones(2, np.float32))
     assert step_sizes(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0
+
+
+def test_a_large_batch_goes_no_further_than_a_few_times_where_its_rows_want_the_largest_column():
+    facts = facts_of([0.0, 0.5, 0.25])
+    small, large = (step_sizes(job(batch_size=size), facts) for size in (1, 10_000))
+    np.testing.assert_allclose(small, FACTORS / 2)  # squared norms of 2
+    np.testing.assert_allclose(large, 4.0 / (10_000 * 0.5))

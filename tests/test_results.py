@@ -10,8 +10,9 @@ import pytest
 
 from mpisgd.config import Config
 from mpisgd.errors import RunError
+from mpisgd.evaluation import score
 from mpisgd.job import Job
-from mpisgd.results import best_measured
+from mpisgd.results import _if_useless, best_measured
 from mpisgd.svm import ScaledVector
 
 LAST, BEST = ScaledVector(np.ones(2, np.float32)), ScaledVector(np.zeros(2, np.float32))
@@ -51,3 +52,10 @@ def test_the_test_rows_choose_no_weights():
 def test_hopeless_weights_are_not_kept(last: float, best: float | None):
     with pytest.raises(RunError, match="learning diverged"):
         kept(last, best)
+
+
+def test_a_model_no_better_than_one_answer_is_called_that():
+    labels = np.array([1, -1, -1, -1], np.float32)
+    assert _if_useless(score(labels, labels)) == ""
+    always_negative = score(-np.ones(4, np.float32), labels)
+    assert _if_useless(always_negative) == ": no better than always the same answer, 0.7500"

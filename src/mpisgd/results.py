@@ -143,11 +143,20 @@ def _kept_passes(monitor: Monitor) -> float:
     return float(monitor.last.get("kept_passes", monitor.last["passes"]))
 
 
+def _if_useless(scores: Scores) -> str:
+    """Return a warning where always answering one class is as good as the model, or nothing."""
+    positives = scores.true_positives + scores.false_negatives
+    larger = max(positives, scores.rows - positives) / scores.rows
+    return f": no better than always the same answer, {larger:.4f}" if scores.accuracy <= larger else ""
+
+
 def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
     last = monitor.last
     how = "scored once" if job.config.eval_split == "validation" else "those measured on while training"
     return {
-        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, {how})" if scores else "no test rows",
+        "test accuracy": f"{scores.accuracy:.4f} ({scores.rows:,} rows, {how}){_if_useless(scores)}"
+        if scores
+        else "no test rows",
         "measured": f"{job.config.eval_split} accuracy {last['accuracy']:.4f}, objective {last['objective']:.4f},"
         f" of the weights after {_kept_passes(monitor):.2f} passes",
         "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"

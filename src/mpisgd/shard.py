@@ -42,7 +42,9 @@ class LearningShard(Shard):
     def shuffled_from(cls, shard: Shard, rng: np.random.Generator) -> LearningShard:
         """Return a copy of a shard in random order."""
         shuffled = shard.shuffled(rng)
-        return cls(shuffled.rows, shuffled.labels, shuffled.rows.squared_norms().astype(np.float32))
+        with np.errstate(over="ignore"):  # of values from 1e19 on: their rows take no steps
+            squared_norms = shuffled.rows.squared_norms().astype(np.float32)
+        return cls(shuffled.rows, shuffled.labels, squared_norms)
 
 
 @dataclass(slots=True)

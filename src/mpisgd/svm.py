@@ -102,7 +102,8 @@ class Objective:
     def squared_norms(self, of_rows: NDArray[np.floating[Any]]) -> Float:
         """Return ||x_i||^2 of every row, float32 (rows,), with the bias's part of it as large as its steps."""
         extra = self.bias_step - 1 if self.has_bias else 0.0
-        norms: Float = np.add(of_rows, extra, dtype=np.float32, casting="same_kind")
+        with np.errstate(over="ignore"):
+            norms: Float = np.add(of_rows, extra, dtype=np.float32, casting="same_kind")
         return norms
 
     def minibatch_steps(

@@ -96,10 +96,10 @@ def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
     rows, squared_norms = facts[:2]
     curvature = job.objective.loss.curvature
     sizes: NDArray[np.float64] = FACTORS * (rows / (curvature * squared_norms) if squared_norms > 0 else 1.0)
-    steepest = curvature * facts[3 : 3 + job.feature_count].max(initial=0.0) / rows
+    steepest = float(curvature * facts[3 : 3 + job.feature_count].max(initial=0.0) / rows)
     if job.config.batch_size <= SAMPLE_ROWS / PARTS or steepest == 0:
         return sizes
-    return np.minimum(sizes, LARGEST_BATCH_STEP / (job.config.batch_size * steepest))
+    return sizes.clip(max=LARGEST_BATCH_STEP / (job.config.batch_size * steepest))
 
 
 def try_step_sizes(beginning: Beginning, shard: Shard, sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """The loops over vectors of the weights: compiled, or NumPy's where they were not.
 
-The compiled ones are in `_vectors.c`, a part of the kernel. An exchange goes over all
-columns once or twice on either side; in NumPy the same takes a dozen passes and as many arrays.
+The compiled ones are in `_vectors.c`, a part of the kernel. An exchange goes over all columns a few times on either
+side; in NumPy the same takes a dozen passes and as many arrays.
 
 All vectors are of shape (column_count,): weights, changes and gains float32, versions int64. A list of columns is
 int32; None in its place stands for all columns in order.

@@ -43,20 +43,22 @@ class Bench:
 
     def speed_run(self, mode: str, workers: int, seed: int) -> Training:
         """Learn the full-size set for five passes, measured after each on validation rows, as users do."""
-        options = ("--regularization", repr(self.full.regularization), "--passes", "5", "--patience", "none")
-        return self.train(self.full.path, mode, workers, seed, *options)
+        return self._passes(5, mode, workers, seed)
 
     def accuracy_run(self, mode: str, workers: int, seed: int) -> Training:
         """Learn the full-size set for three passes, measured on the test rows often: it says when, not how fast."""
         often = ("--eval-split", "test", "--eval-interval", str(MEASURED_EVERY))
-        options = ("--regularization", repr(self.full.regularization), "--passes", "3", "--patience", "none")
-        return self.train(self.full.path, mode, workers, seed, *often, *options)
+        return self._passes(3, mode, workers, seed, *often)
 
     def objective_run(self, mode: str, workers: int, seed: int) -> Training:
         """Learn the full-size set for eight passes, measured often on validation rows: how fast it converges."""
         often = ("--eval-interval", str(2 * MEASURED_EVERY))
-        options = ("--regularization", repr(self.full.regularization), "--passes", "8", "--patience", "none")
-        return self.train(self.full.path, mode, workers, seed, *often, *options)
+        return self._passes(8, mode, workers, seed, *often)
+
+    def _passes(self, passes: int, mode: str, workers: int, seed: int, *options: str) -> Training:
+        """Learn the full-size set for so many passes."""
+        fixed = ("--regularization", repr(self.full.regularization), "--passes", str(passes), "--patience", "none")
+        return self.train(self.full.path, mode, workers, seed, *options, *fixed)
 
     def train(self, data: Path, mode: str, workers: int, seed: int, *options: str) -> Training:
         """Train once."""

@@ -88,7 +88,7 @@ static void add_row(const struct rows *rows, int64_t i, float coefficient, float
     rows->narrow ? add(rows, 1, first, stop, coefficient, weights) : add(rows, 0, first, stop, coefficient, weights);
 }
 
-static int check(int holds, const char *what)
+__attribute__((visibility("hidden"))) int check(int holds, const char *what) /* _vectors.c calls it, too */
 {
     if (!holds)
         PyErr_Format(PyExc_ValueError, "arrays do not fit: %s", what);

@@ -9,12 +9,7 @@
 #include <math.h>
 #include <stdint.h>
 
-static int check(int holds, const char *what)
-{
-    if (!holds)
-        PyErr_Format(PyExc_ValueError, "arrays do not fit: %s", what);
-    return holds;
-}
+int check(int holds, const char *what); /* in _kernel.c */
 
 static void release(Py_buffer *buffers, int count)
 {

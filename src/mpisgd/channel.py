@@ -110,7 +110,7 @@ class Channel:
         self._wait(self._crew.Iallreduce(values, total))
         if self.rank == LEADER:
             self._send(SERVER, Tag.SUM, total.view(np.uint8))
-            self.wait_until(lambda: self._has_left(SERVER, Tag.SUM))  # a large message moves only while this rank polls
+            self.wait_until_sent()  # a large message moves only while this rank polls
         return total
 
     # --- rows

@@ -161,9 +161,7 @@ class Declaration:
     @property
     def required_kind(self) -> Any:
         """The kind of a value that is set: `kind` without None."""
-        return (
-            next(kind for kind in typing.get_args(self.kind) if kind is not type(None)) if self.optional else self.kind
-        )
+        return typing.get_args(self.kind)[0] if self.optional else self.kind
 
     @property
     def choices(self) -> tuple[str, ...]:

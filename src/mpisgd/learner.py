@@ -77,7 +77,7 @@ class Learner:
         if shards.renews:
             shards.ask_next()
 
-    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] | None = None) -> int:
+    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] = lambda: False) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
 
         A batch ends with the shard. `between` is called after every BETWEEN_ROWS rows or so, for as long as it is true
@@ -88,13 +88,13 @@ class Learner:
             self._shards.look()
         steps_left, processed = self._iterations, 0
         smallest_scale = SMALLEST_DECAY * weights.scale
-        waits = between is not None and between()
+        waits = between()
         while steps_left > 0 and weights.scale >= smallest_scale:
             steps = min(steps_left, self._steps_between) if waits else steps_left
             taken_rows = self._steps(weights, steps, step_size, smallest_scale)
             steps_left -= -(-taken_rows // self._config.batch_size)
             processed += taken_rows
-            waits = waits and between is not None and between()
+            waits = waits and between()
         return processed
 
     def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> int:

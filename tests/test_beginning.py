@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from mpisgd.beginning import (
     FACTORS,
+    Beginning,
     best_step_size,
+    largest_mean_square,
     row_facts,
     settled,
     step_sizes,
@@ -44,6 +46,16 @@ def test_facts_are_of_the_rows_as_they_are_learnt_from():
     )
 
 
+def settle(a_job: Job, weights: NDArray[np.float32], facts: NDArray[np.float64]) -> Beginning:
+    """Settle by the facts of all columns."""
+    return settled(a_job, weights, facts, largest_mean_square(a_job, facts))
+
+
+def sizes_for(a_job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the step sizes to try by the facts of all columns."""
+    return step_sizes(a_job, facts, largest_mean_square(a_job, facts))
+
+
 def facts_of(mean_squares: list[float]) -> NDArray[np.float64]:
     """Return the facts of ten rows whose labels add up to -8, the bias column left out."""
     return np.array([10.0, 20.0, -8.0, *(10 * square for square in mean_squares), 10.0])
@@ -51,26 +63,26 @@ def facts_of(mean_squares: list[float]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("mean_square", "expected"), [(0.0, 0.01), (0.002, 0.01), (0.3, 0.3), (40.0, 40.0)])
 def test_the_bias_learns_as_fast_as_the_largest_column(mean_square: float, expected: float):
-    found = settled(job(), np.zeros(4, np.float32), facts_of([0.0, mean_square, mean_square / 2]))
+    found = settle(job(), np.zeros(4, np.float32), facts_of([0.0, mean_square, mean_square / 2]))
     assert found.job.bias_step == pytest.approx(expected)
     np.testing.assert_allclose(found.curvatures, [0, mean_square, mean_square / 2, expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("loss", "largest"), [("hinge", 1.0), ("squared_hinge", 2.0), ("logistic", 0.25)])
 def test_curvatures_are_the_losses_and_without_a_bias_all_columns_alike(loss: Any, largest: float):
-    found = settled(job(loss=loss, bias=False), np.zeros(4, np.float32), facts_of([1.0, 2.0, 3.0]))
+    found = settle(job(loss=loss, bias=False), np.zeros(4, np.float32), facts_of([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(found.curvatures, largest * np.array([1, 2, 3, 1]), rtol=1e-6)
 
 
 def test_the_bias_begins_at_the_mean_label():
-    found = settled(job(), np.zeros(4, np.float32), facts_of([1.0, 1.0, 1.0]))
+    found = settle(job(), np.zeros(4, np.float32), facts_of([1.0, 1.0, 1.0]))
     np.testing.assert_allclose(found.weights, [0, 0, 0, -0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"bias": False}, {"initial_model": "model.h5"}])
 def test_without_a_bias_or_with_a_model_the_weights_stay_theirs(settings: Any):
     weights = np.arange(4, dtype=np.float32)
-    found = settled(job(**settings), weights, facts_of([1.0, 1.0, 1.0]))
+    found = settle(job(**settings), weights, facts_of([1.0, 1.0, 1.0]))
     np.testing.assert_array_equal(found.weights, weights)
 
 
@@ -78,8 +90,8 @@ def chosen(made: Shard, **settings: Any) -> float:
     """Return the step size that one worker with these rows chooses."""
     a_job = job(**settings)
     facts = row_facts(made)
-    beginning = settled(a_job, np.zeros(4, np.float32), facts)
-    sizes = step_sizes(a_job, facts)
+    beginning = settle(a_job, np.zeros(4, np.float32), facts)
+    sizes = sizes_for(a_job, facts)
     with np.errstate(all="ignore"):
         return best_step_size(sizes, try_step_sizes(beginning, made, sizes))
 
@@ -113,8 +125,8 @@ def test_the_smallest_step_size_nearly_as_good_as_the_best_is_taken(after: list[
 def test_any_number_of_rows_will_do(rows: int):
     made = shard(rows)
     facts = row_facts(made)
-    sizes = step_sizes(job(), facts)
-    sums = try_step_sizes(settled(job(), np.zeros(4, np.float32), facts), made, sizes)
+    sizes = sizes_for(job(), facts)
+    sums = try_step_sizes(settle(job(), np.zeros(4, np.float32), facts), made, sizes)
     assert len(sums) == 2 + len(FACTORS)
     assert sums[0] == min(2000, max(1, rows // 2))
     assert np.isfinite(sums).all()
@@ -122,11 +134,11 @@ def test_any_number_of_rows_will_do(rows: int):
 
 def test_rows_without_elements_leave_the_step_size_at_one():
     empty = Shard(rows_from([[], []], 4), np.ones(2, np.float32))
-    assert step_sizes(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0
+    assert sizes_for(job(bias=False), row_facts(empty))[list(FACTORS).index(1.0)] == 1.0
 
 
 def test_a_large_batch_goes_no_further_than_a_few_times_where_its_rows_want_the_largest_column():
     facts = facts_of([0.0, 0.5, 0.25])
-    small, large = (step_sizes(job(batch_size=size), facts) for size in (1, 10_000))
+    small, large = (sizes_for(job(batch_size=size), facts) for size in (1, 10_000))
     np.testing.assert_allclose(small, FACTORS / 2)  # squared norms of 2
     np.testing.assert_allclose(large, 4.0 / (10_000 * 0.5))

@@ -108,6 +108,17 @@ def test_no_rule_to_stop_by_is_refused() -> None:
     assert from_command_line("--passes=none", "--patience=none", "--max-seconds=5").max_seconds == 5
 
 
+def test_a_bound_on_staleness_is_refused_in_lock_step(tmp_path: Path) -> None:
+    """Wherever the two come from, and whichever of them is the default."""
+    expected = "max_staleness: found 3 with mode sync, expected mode async or none"
+    for mode in ([], ["--mode=sync"]):
+        assert message_of(lambda mode=mode: from_command_line("--max-staleness=3", *mode)) == expected
+    assert message_of(lambda: resolve({}, {"MPISGD_MAX_STALENESS": "3"})) == expected
+    assert message_of(lambda: from_file(tmp_path / "run.toml", "max_staleness = 3")) == expected
+    assert from_command_line("--max-staleness=none").max_staleness is None
+    assert from_command_line("--max-staleness=0", "--mode=async").max_staleness == 0
+
+
 # --- every setting, from each source
 
 
@@ -142,7 +153,10 @@ def values_of(declared: Declaration) -> st.SearchStrategy[Any]:
 
 
 configs = st.builds(Config, **{name: values_of(declared) for name, declared in DECLARED.items()}).filter(
-    lambda config: not (config.passes is config.max_seconds is config.target_accuracy is config.patience is None)
+    lambda config: (
+        not (config.passes is config.max_seconds is config.target_accuracy is config.patience is None)
+        and (config.mode == "async" or config.max_staleness is None)
+    )
 )
 some_configs = settings(max_examples=20, deadline=None, phases=examples.phases)
 

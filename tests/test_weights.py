@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from unittest import mock
 
 import numpy as np
@@ -12,163 +11,24 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import mpisgd.weights
-from mpisgd.messages import (
-    Bytes,
-    ReplyHeader,
-    UpdateHeader,
-    largest_reply,
-    pack_reply,
-    pack_update,
-    unpack_reply,
-    unpack_update,
+from exchange import (
+    COLUMNS,
+    TURN_SIZE,
+    Action,
+    Exchange,
+    actions,
+    assert_every_change_counted_once,
+    at,
+    curvatures,
+    no_decay,
+    pairs,
+    run,
+    some_decay,
 )
+from mpisgd.exchange_loops import PAIR
+from mpisgd.updates import ReplyHeader, ReplyRoom, UpdateRoom
 from mpisgd.weights import ServerWeights, WorkerWeights
 from strategies import eighths, examples, ordinary, vectors
-
-COLUMNS = 6
-Vector = NDArray[np.float64]
-
-
-TURN_SIZE = 0.5
-
-
-def curvatures(curved: bool, columns: int = COLUMNS) -> NDArray[np.float32] | None:
-    """Return the curvature along each weight, 0, 0.5, 1, ..., or None: then updates are plainly added."""
-    return np.arange(columns, dtype=np.float32) / 2 if curved else None
-
-
-def at(names: list[int]) -> NDArray[np.int32]:
-    return np.array(names, np.int32)
-
-
-@dataclass
-class Worker:
-    """A worker, its update and reply under way, and in float64 all it ever changed and sent."""
-
-    weights: WorkerWeights
-    update: Bytes | None = None
-    reply: Bytes | None = None
-    unsent_steps: bool = False
-    heard_version: int = 0
-    version: int = 0
-    turn_version: int = 0
-    made: Vector = field(default_factory=lambda: np.zeros(COLUMNS))
-    sent: Vector = field(default_factory=lambda: np.zeros(COLUMNS))
-
-    @property
-    def waits(self) -> bool:
-        return self.update is not None or self.reply is not None
-
-
-class Exchange:
-    """A server and some workers, each with at most one update under way, as in the program."""
-
-    def __init__(
-        self,
-        workers: int,
-        threshold: float = 0.0,
-        initial: NDArray[np.float32] | None = None,
-        *,
-        curved: bool = False,
-    ) -> None:
-        initial = np.zeros(COLUMNS, np.float32) if initial is None else initial
-        self.initial, self.threshold = initial.astype(np.float64), threshold
-        self.server = ServerWeights(initial, curvatures(curved))
-        self.workers = [Worker(WorkerWeights(initial)) for _ in range(workers)]
-
-    def take_step(self, number: int, changes: NDArray[np.float32], decay: float = 1.0) -> None:
-        """Change a worker's weights as a mini-batch step does: all by a factor, some by an amount."""
-        worker = self.workers[number]
-        local = worker.weights.local
-        local.scale *= decay
-        touched = np.flatnonzero(changes)
-        local.vector[touched] += changes[touched] * np.float32(1 / local.scale)
-        worker.made += changes
-        worker.unsent_steps = True
-
-    def send(self, number: int) -> None:
-        worker = self.workers[number]
-        if worker.waits:
-            return
-        turn = worker.weights.take_turn(self.threshold)
-        where = slice(None) if turn.columns is None else turn.columns
-        worker.sent[where] += turn.changes
-        header = UpdateHeader(worker.turn_version, 1, turn.decay, 0.0)
-        worker.update = pack_update(header, turn.columns, turn.changes)
-        worker.version += 1
-        worker.turn_version = worker.version  # the next turn begins at once
-        assert len(worker.update) <= largest_reply(COLUMNS)
-        worker.unsent_steps = False
-
-    def serve(self, number: int) -> None:
-        worker = self.workers[number]
-        if worker.update is None:
-            return
-        header, columns, changes = unpack_update(worker.update)
-        self.server.add(columns, changes, header.decay, self.server.version - header.version, TURN_SIZE)
-        current = self.server.current
-        told = ReplyHeader(False, self.server.version, 0, current.scale, self.server.log_folded)
-        worker.reply = pack_reply(told, *self.server.changes_since(worker.heard_version))
-        assert len(worker.reply) <= largest_reply(COLUMNS)
-        worker.heard_version, worker.update = self.server.version, None
-
-    def hear(self, number: int) -> None:
-        worker = self.workers[number]
-        if worker.reply is None:
-            return
-        header, columns, values = unpack_reply(worker.reply)
-        worker.weights.hear(header, columns, values)
-        worker.version, worker.reply = header.version, None
-
-    def exchange(self, number: int) -> None:
-        """See a worker's update under way to its end, then one more exchange."""
-        self.serve(number)
-        self.hear(number)
-        self.send(number)
-        self.serve(number)
-        self.hear(number)
-
-    def settle(self) -> None:
-        """Let every worker send all it has, and then hear of what the others sent."""
-        self.threshold = 0.0
-        for _ in range(2):
-            for number in range(len(self.workers)):
-                self.exchange(number)
-
-    def is_up_to_date(self, number: int) -> bool:
-        """Tell whether a worker has heard the latest version, has nothing under way and nothing unsent."""
-        worker = self.workers[number]
-        return not (worker.waits or worker.unsent_steps) and worker.version == self.server.version
-
-    def assert_same_bits(self, number: int) -> None:
-        mine, servers = self.workers[number].weights.local, self.server.current
-        np.testing.assert_array_equal(mine.vector, servers.vector)
-        assert mine.scale == servers.scale
-
-
-Action = tuple[str, int, NDArray[np.float32], float]
-
-
-def actions(values: st.SearchStrategy[float], decays: st.SearchStrategy[float]) -> st.SearchStrategy[list[Action]]:
-    """Any order of steps, sendings, servings and hearings of three workers."""
-    changes = vectors(COLUMNS, st.just(0.0) | values)
-    kinds = st.sampled_from(["step", "send", "serve", "hear"])
-    return st.lists(st.tuples(kinds, st.integers(0, 2), changes, decays), max_size=24)
-
-
-def run(exchange: Exchange, plan: list[Action]) -> None:
-    for kind, number, changes, decay in plan:
-        worker = number % len(exchange.workers)
-        if kind == "step":
-            exchange.take_step(worker, changes, decay)
-        else:
-            getattr(exchange, kind)(worker)
-        if exchange.threshold == 0 and exchange.is_up_to_date(worker):
-            exchange.assert_same_bits(worker)
-
-
-no_decay, some_decay = st.just(1.0), st.floats(0.7, 1.0)
-
 
 # --- what a worker has is what the server has
 
@@ -213,19 +73,9 @@ def test_a_worker_that_has_changed_nothing_sends_nothing(plan: list[Action]) -> 
 @examples
 @given(actions(eighths, no_decay), vectors(COLUMNS), st.sampled_from([0.0, 0.25, 2.0]))
 def test_the_server_gets_every_change_once(plan: list[Action], initial: NDArray[np.float32], threshold: float) -> None:
-    """With numbers whose sums are exact, the sums are exactly equal: whatever waited for a later turn, too."""
     exchange = Exchange(3, threshold, initial)
     run(exchange, plan)
-    for worker in exchange.workers:
-        below = worker.made - worker.sent
-        if not (worker.unsent_steps or worker.waits):
-            assert np.abs(below).max() <= threshold
-    exchange.settle()
-    for worker in exchange.workers:
-        np.testing.assert_array_equal(worker.sent, worker.made)
-    np.testing.assert_array_equal(
-        exchange.server.current.weights(), exchange.initial + sum(worker.made for worker in exchange.workers)
-    )
+    assert_every_change_counted_once(exchange)
 
 
 @examples
@@ -280,7 +130,7 @@ def test_only_stale_updates_are_damped_and_those_of_curved_weights_the_most() ->
     server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0, turn_size=0.5)
     np.testing.assert_array_equal(server.current.weights(), [1, 1, 0])
     server.add(at([0, 1, 2]), np.array([1, 1, 1], np.float32), 1.0, staleness=2, turn_size=0.5)
-    np.testing.assert_allclose(server.current.weights(), [2, 1 + 1.5 / 2.5, 3 / 7], rtol=1e-6)
+    np.testing.assert_allclose(server.current.weights(), [2, 1 + 1.5 / 3.5, 3 / 11], rtol=1e-6)
 
 
 @examples
@@ -289,15 +139,23 @@ def test_only_stale_updates_are_damped_and_those_of_curved_weights_the_most() ->
     st.booleans(),
     st.sampled_from([1.0, 0.75]),
 )
-def test_a_change_counts_the_same_in_a_sparse_and_in_a_dense_message(
+def test_a_change_counts_the_same_in_every_form_of_message(
     updates: list[tuple[NDArray[np.float32], int]], curved: bool, decay: float
 ) -> None:
-    sparse, whole = (ServerWeights(np.ones(COLUMNS, np.float32), curvatures(curved)) for _ in range(2))
+    whole, sparse, by_keys, sparse_by_keys = (
+        ServerWeights(np.ones(COLUMNS, np.float32), curvatures(curved)) for _ in range(4)
+    )
     for changes, staleness in updates:
-        named = np.flatnonzero(changes).astype(np.int32)
-        sparse.add(named, changes[named], decay, staleness, TURN_SIZE)
-        whole.add(None, changes, decay, staleness, TURN_SIZE)
-    np.testing.assert_allclose(whole.current.weights(), sparse.current.weights(), rtol=1e-6, atol=1e-6)
+        named = at(np.flatnonzero(changes))
+        few = pairs(named, changes[named])
+        how = decay, staleness, TURN_SIZE
+        changed = whole.add(None, changes, *how)
+        assert changed == sparse.add(None, few, *how) == len(named)
+        assert changed == by_keys.add(named, changes[named], *how)
+        keys = at(range(COLUMNS))[::-1].copy()
+        assert changed == sparse_by_keys.add(keys, pairs(COLUMNS - 1 - named, changes[named]), *how)
+    for other in (sparse, by_keys, sparse_by_keys):
+        np.testing.assert_allclose(whole.current.weights(), other.current.weights(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 7])
@@ -350,11 +208,12 @@ def test_a_reply_brings_only_what_changed_since_the_last() -> None:
     server = ServerWeights(np.zeros(100, np.float32))
     server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
     server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0, turn_size=TURN_SIZE)
-    found = {}
+    found, room = {}, ReplyRoom(100)
     for version in range(3):
-        columns, values = server.changes_since(version)
-        assert columns is not None
-        found[version] = dict(zip(columns.tolist(), (values * server.current.scale).tolist(), strict=True))
+        content = server.changes_since(version, room)
+        assert content.dtype == PAIR
+        weights = content["value"] * server.current.scale
+        found[version] = dict(zip(content["place"].tolist(), weights.tolist(), strict=True))
     assert found == {0: {3: 0.5, 5: 2.0, 7: 2.0}, 1: {5: 2.0, 7: 2.0}, 2: {}}
 
 
@@ -363,9 +222,10 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
     server, worker = ServerWeights(initial), WorkerWeights(initial)
     for change in (-1.4, 0.0123456):
         server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
-    worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), *server.changes_since(0))
+    worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), None, server.changes_since(0, ReplyRoom(1)))
     np.testing.assert_array_equal(worker.local.vector, server.current.vector)
-    assert not np.any(worker.take_turn(0.0).changes)
+    content, _ = worker.take_turn(0.0, None, UpdateRoom(1))
+    assert len(content) == 0
 
 
 @pytest.mark.parametrize("decay", [1e-30, 1e-45, 1e-200])

@@ -7,12 +7,7 @@
    shard has no more of them than that can count, uint16: less to read is 5 to 9 % less time. The pointers are int32 or,
    where a shard has more than 2^31 elements, int64. Columns are trusted to be in range: SparseRows.checked saw to it. */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "_kernel.h"
 
 enum loss { HINGE, SQUARED_HINGE, LOGISTIC };
 
@@ -88,7 +83,7 @@ static void add_row(const struct rows *rows, int64_t i, float coefficient, float
     rows->narrow ? add(rows, 1, first, stop, coefficient, weights) : add(rows, 0, first, stop, coefficient, weights);
 }
 
-__attribute__((visibility("hidden"))) int check(int holds, const char *what) /* _vectors.c calls it, too */
+__attribute__((visibility("hidden"))) int check(int holds, const char *what)
 {
     if (!holds)
         PyErr_Format(PyExc_ValueError, "arrays do not fit: %s", what);
@@ -262,14 +257,12 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-extern PyMethodDef vector_methods[]; /* _vectors.c */
-
-static int add_vector_methods(PyObject *module)
+static int add_other_methods(PyObject *module)
 {
-    return PyModule_AddFunctions(module, vector_methods);
+    return PyModule_AddFunctions(module, vector_methods) || PyModule_AddFunctions(module, exchange_methods) ? -1 : 0;
 }
 
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_vector_methods}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_other_methods}, {0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, slots, NULL, NULL, NULL};
 

@@ -11,6 +11,9 @@ from mpisgd.svm import ScaledVector
 # The weight of late steps against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
 LATENESS = 3
 MOST_PER_PASS = 80
+LEAST_ROWS = (
+    0.005  # of each column, between two times: all columns are gone through, which is to cost less than the rows
+)
 
 
 class Average:
@@ -20,9 +23,9 @@ class Average:
     other add little, so they are taken in a few dozen times a pass and not after every step.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._vector = np.zeros(job.column_count, np.float32)
-        self._every_rows = job.learning_rows / MOST_PER_PASS
+    def __init__(self, job: Job, column_count: int) -> None:
+        self._vector = np.zeros(column_count, np.float32)
+        self._every_rows = max(job.learning_rows / MOST_PER_PASS, column_count * LEAST_ROWS)
         self._next_rows = 0.0
         self._taken = 0
 
@@ -51,6 +54,6 @@ class Latest:
         return ScaledVector(weights.weights())
 
 
-def made_for(job: Job) -> Average | Latest:
-    """Return what the run is to be measured by and to leave."""
-    return Average(job) if job.config.averaging else Latest()
+def made_for(job: Job, column_count: int) -> Average | Latest:
+    """Return what the run is to be measured by and to leave, of that many weights."""
+    return Average(job, column_count) if job.config.averaging else Latest()

@@ -71,8 +71,16 @@ def row_facts(shard: Shard) -> NDArray[np.float64]:
     return np.concatenate([[len(rows), rows.squared_norms().sum(), sample.labels.sum()], squares])
 
 
-def settled(job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
+def largest_mean_square(job: Job, facts: NDArray[np.float64]) -> float:
+    """Return that of the column in which it is largest, the bias column left out."""
+    squares = facts[3:-1] if job.config.bias else facts[3:]
+    return float(squares.max(initial=0.0) / facts[0])
+
+
+def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float) -> Beginning:
     """Return where learning begins, but for the step size, by the sum of all workers' `row_facts`.
+
+    `largest` is the `largest_mean_square` of all columns; `weights` and `facts` may be of some of them.
 
     The bias learns as fast as the column of the largest mean square would: in dense rows it is like any other column,
     in sparse ones SLOWEST_BIAS as fast. It begins at the mean label, the best constant for squares: with few positives
@@ -82,7 +90,7 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
     rows, _, labels = facts[:3].tolist()
     mean_squares = facts[3:] / rows
     if job.config.bias:
-        mean_squares[-1] = bias_step = max(SLOWEST_BIAS, float(mean_squares[:-1].max(initial=0.0)))
+        mean_squares[-1] = bias_step = max(SLOWEST_BIAS, largest)
         job = dataclasses.replace(job, bias_step=bias_step)
         if job.config.initial_model is None:
             weights = weights.copy()
@@ -91,12 +99,12 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64]) -> Beginning:
     return Beginning(job, weights, curvatures.astype(np.float32))
 
 
-def step_sizes(job: Job, facts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the step sizes to try, from small to large, float64 (tries,)."""
+def step_sizes(job: Job, facts: NDArray[np.float64], largest: float) -> NDArray[np.float64]:
+    """Return the step sizes to try, from small to large, float64 (tries,); facts as for `settled`."""
     rows, squared_norms = facts[:2]
     curvature = job.objective.loss.curvature
     sizes: NDArray[np.float64] = FACTORS * (rows / (curvature * squared_norms) if squared_norms > 0 else 1.0)
-    steepest = float(curvature * facts[3 : 3 + job.feature_count].max(initial=0.0) / rows)
+    steepest = curvature * largest
     if job.config.batch_size <= SAMPLE_ROWS / PARTS or steepest == 0:
         return sizes
     return sizes.clip(max=LARGEST_BATCH_STEP / (job.config.batch_size * steepest))
@@ -121,7 +129,7 @@ def try_step_sizes(beginning: Beginning, shard: Shard, sizes: NDArray[np.float64
 def _learnt(job: Job, initial: Float, sample: Shard, squared_norms: Float, size: float) -> ScaledVector:
     """Return the weights after a pass with this step size: their average, if it is what the run is measured by."""
     weights = ScaledVector(initial.copy())
-    average = made_for(dataclasses.replace(job, learning_rows=len(sample.rows)))
+    average = made_for(dataclasses.replace(job, learning_rows=len(sample.rows)), len(initial))
     part = max(job.config.batch_size, -(-len(sample.rows) // PARTS))
     for start in range(0, len(sample.rows), part):
         stop = min(start + part, len(sample.rows))

@@ -56,7 +56,10 @@ class Channel:
         self._crew = self._comm.Split(color=self._comm.rank != SERVER)  # the workers among themselves
         self._crew.Set_name("mpisgd workers")
         self._sends: dict[tuple[int, Tag], tuple[MPI.Request, Bytes]] = {}
-        self._reply: tuple[MPI.Request, Bytes] | None = None
+        self._status = MPI.Status()
+        self._updates = self._replies = NOTHING  # where messages of the asynchronous exchange are received
+        self._reply = MPI.REQUEST_NULL
+        self._until_reply = Backoff(YIELDS_FOR_MESSAGE)
         self.rank: int = self._comm.rank
         self.workers = range(1, self._comm.size)
 
@@ -113,6 +116,34 @@ class Channel:
             self.wait_until_sent()  # a large message moves only while this rank polls
         return total
 
+    def server_take_columns(self) -> dict[int, Bytes]:
+        """Return what each worker tells of its columns. Beside `worker_tell_columns`."""
+        told: dict[int, Bytes] = {}
+
+        def look() -> bool:
+            for worker in self.workers:
+                if worker not in told and self._comm.Iprobe(worker, Tag.COLUMNS):
+                    told[worker] = self._receive(worker, Tag.COLUMNS)
+                    return True
+            return False
+
+        poll(lambda: len(told) == len(self.workers), look, Backoff(0, LONGEST_SLEEP_TIMED))
+        return told
+
+    def server_give_weights(self, worker: int, weights: Float) -> None:
+        """Give a worker the initial weights of its columns."""
+        self._send(worker, Tag.REPLY, weights.view(np.uint8))
+
+    def worker_tell_columns(self, columns: Bytes) -> None:
+        """Tell the server which columns this worker has."""
+        self._send(SERVER, Tag.COLUMNS, columns)
+        self.wait_until_sent()  # a large message moves only while this rank polls
+
+    def worker_take_weights(self) -> Float:
+        """Return the initial weights of this worker's columns, float32."""
+        self.wait_until(lambda: self._comm.Iprobe(SERVER, Tag.REPLY))
+        return self._receive(SERVER, Tag.REPLY).view(np.float32)
+
     # --- rows
 
     def server_can_send_rows(self, worker: int) -> bool:
@@ -150,29 +181,42 @@ class Channel:
         return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._comm.Iprobe(SERVER, Tag.ORDER) else None
 
     # --- Hogwild! at a distance
-    def worker_send_update(self, update: Bytes, largest_reply: int) -> None:
-        """Send a packed update and make ready for its reply of at most that many bytes; waits for neither."""
-        buffer = np.empty(largest_reply, np.uint8)
-        self._reply = (self._comm.Irecv(buffer, SERVER, Tag.REPLY), buffer)
+    def worker_expect_replies(self, largest: int) -> None:
+        """Make room for replies of at most that many bytes."""
+        self._replies = np.empty(largest, np.uint8)
+
+    def worker_send_update(self, update: Bytes) -> None:
+        """Send a packed update and make ready for its reply, until which it must stay as it is; waits for neither."""
+        self._reply = self._comm.Irecv(self._replies, SERVER, Tag.REPLY)
         self._send(SERVER, Tag.UPDATE, update)
 
     def worker_poll_reply(self) -> Bytes | None:
-        """Return the reply to the last update, if it has come; polling also moves the messages along."""
-        assert self._reply is not None  # noqa: S101 - a worker asks only after it has sent
-        request, buffer = self._reply
-        status = self._mpi.Status()
-        if not request.Test(status):
+        """Return the reply to the last update, if it has come; it stays as it is until the next update is sent.
+
+        Polling also moves the messages along.
+        """
+        if not self._reply.Test(self._status):
             return None
-        self._reply = None
-        return buffer[: status.Get_count(self._mpi.BYTE)]
+        return self._replies[: self._status.Get_count(self._mpi.BYTE)]
+
+    def worker_wait_reply(self) -> Bytes:
+        """Wait for the reply to the last update, and return it as `worker_poll_reply` does."""
+        if not self._reply.Test(self._status):
+            poll(functools.partial(self._reply.Test, self._status), None, self._until_reply)
+        return self._replies[: self._status.Get_count(self._mpi.BYTE)]
 
     def server_poll(self) -> Letter | None:
-        """Return the next message from any worker, if one has come."""
-        status = self._mpi.Status()
+        """Return the next message from any worker, if one has come. An update stays as it is until the next poll."""
+        status = self._status
         if not self._comm.Iprobe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
             return None
-        worker, tag = status.Get_source(), Tag(status.Get_tag())
-        return Letter(tag, worker, self._receive(worker, tag))
+        worker, tag, size = status.Get_source(), Tag(status.Get_tag()), status.Get_count(self._mpi.BYTE)
+        if tag is not Tag.UPDATE:
+            return Letter(tag, worker, self._receive(worker, tag))
+        if size > len(self._updates):
+            self._updates = np.empty(size + size // 2, np.uint8)
+        self._comm.Recv(self._updates, worker, tag)
+        return Letter(tag, worker, self._updates[:size])
 
     def server_reply(self, worker: int, reply: Bytes) -> None:
         """Answer a worker's update; waits only for the answer before it to leave, which it has."""
@@ -195,7 +239,8 @@ class Channel:
 
     # --- below the pairs
     def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
-        self.wait_until(lambda: self._has_left(rank, tag))
+        if not self._has_left(rank, tag):
+            self.wait_until(lambda: self._has_left(rank, tag))
         self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
 
     def _has_left(self, rank: int, tag: Tag) -> bool:

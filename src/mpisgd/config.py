@@ -70,9 +70,15 @@ class Config:
     iterations: int | None = setting(
         None,
         "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 4 exchanges, and 6 more for"
-        " each worker beyond the second; more steps where columns are many, at most 98,304 rows",
+        " each worker beyond the second; fewer, but 16, where columns or workers are many; at most 98,304 rows",
         unit="steps",
         ge=1,
+    )
+    max_staleness: int | None = setting(
+        None,
+        "async: turns that a worker may be ahead of the slowest when it begins one; 0: lock step; none: any number",
+        unit="turns",
+        ge=0,
     )
     gradient_threshold: float = setting(
         0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0

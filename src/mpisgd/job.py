@@ -12,6 +12,7 @@ from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.schedule import decay, passes_are_done, step_size
 from mpisgd.svm import LOSSES, Objective
+from mpisgd.turns import WIDE, are_by_keys, turn_rows
 
 # Announced when the rows have all been sent: the workers go on to learn.
 LEARN = "learn"
@@ -20,14 +21,6 @@ NO_JOB = ""
 
 # lambda x rows, where the user does not set lambda: LIBLINEAR's C = 10. Early stopping sees to what is too little.
 LAMBDA_ROWS = 0.1
-# Exchanges in a pass, where the user does not say how long a turn is: so many of two workers, and so many more for each
-# beyond. On 35 times RCV1's rows two workers learn as much with 4 as with 48, eight need 48: what many workers change
-# together is too much.
-EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 4, 6
-# Elements that a turn goes through for each column and worker beyond the first, at least: an exchange goes through all
-# columns several times on either side, and the cores have those of all workers to do.
-ELEMENTS_BY_COLUMN = 1 / 512
-LONGEST_TURN = 98_304  # rows, some 8 ms of text: so long a worker does not look up
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +30,8 @@ class Job:
     config: Config
     feature_count: int  # columns of the data, the bias column not among them
     learning_rows: int  # rows of all workers together: what one pass is
+    by_keys: bool = False  # async: whether a turn exchanges the columns of its rows, not all
+    wide: bool = False  # whether there are so many columns that a worker has weights only of those in its rows
     bias_step: float = 1.0  # share of the step size that the bias learns with; settled when the workers have their rows
 
     @classmethod
@@ -49,9 +44,12 @@ class Job:
         if config.regularization is None:
             settled["regularization"] = LAMBDA_ROWS / learning_rows
         if config.iterations is None:
-            turn_rows = _turn_rows(feature_count, learning_rows, workers, row_length)
-            settled["iterations"] = max(1, math.ceil(turn_rows / config.batch_size))  # so that whole turns make a pass
-        return cls(dataclasses.replace(config, **settled), feature_count, learning_rows)
+            rows = turn_rows(config, feature_count, learning_rows, workers, row_length)
+            settled["iterations"] = max(1, math.ceil(rows / config.batch_size))  # so that whole turns make a pass
+        config = dataclasses.replace(config, **settled)
+        assert config.iterations is not None  # noqa: S101 - settled above
+        by_keys = are_by_keys(config, config.iterations * config.batch_size, feature_count, row_length)
+        return cls(config, feature_count, learning_rows, by_keys, by_keys and feature_count >= WIDE)
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""
@@ -97,11 +95,3 @@ class Job:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""
         assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
         return step_size(self.config, self.config.learning_rate, self.passes(rows))
-
-
-def _turn_rows(feature_count: int, learning_rows: int, workers: int, row_length: float) -> float:
-    """Return the rows of a turn: few enough for learning, yet enough to be worth an exchange; a shard at most."""
-    exchanges = EXCHANGES_OF_TWO + EXCHANGES_BY_WORKER * max(0, workers - 2)
-    for_learning = learning_rows / (exchanges * workers)
-    worth_it = ELEMENTS_BY_COLUMN * (workers - 1) * feature_count / max(row_length, 1.0)
-    return min(max(for_learning, worth_it), learning_rows / workers, LONGEST_TURN)

@@ -33,7 +33,7 @@ class Leader:
 
     def __init__(self, channel: Channel, job: Job) -> None:
         self._channel, self._job = channel, job
-        self._average = made_for(job)
+        self._average = made_for(job, job.column_count)
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None

@@ -11,6 +11,8 @@ from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
+from mpisgd.turn_keys import WorkerKeys
+from mpisgd.updates import Keys
 
 SMALLEST_DECAY = 1e-6  # of a turn
 BETWEEN_ROWS = 1_024  # some 100 us of text rows: a message under way waits no longer to be moved along
@@ -28,13 +30,20 @@ class ShardFeed:
         self._builder = ShardBuilder(job.preprocessing)
         self._rng = np.random.default_rng([job.config.seed, channel.rank])
         self._next: Shard | None = None
+        self._wide = job.wide
+        self.names: Keys | None = None
         self._ended = False
         self.renews = job.config.sharding == "sample"
 
     def take(self) -> LearningShard | None:
-        """Wait for the next shard and return it in random order; None when the server ended the rows instead."""
+        """Wait for the next shard and return it in random order; None when the server ended the rows instead.
+
+        Of wide rows only the columns that occur are kept; `names` tells which they are.
+        """
         self._channel.wait_until(self._is_there, self.look)
         shard, self._next = self._next, None
+        if shard is not None and self._wide:
+            shard, self.names = shard.renumbered()
         return LearningShard.shuffled_from(shard, self._rng) if shard is not None else None
 
     def ask_next(self) -> None:
@@ -71,6 +80,7 @@ class Learner:
         self._begin_shard(shard)
         assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
         self._iterations = job.config.iterations
+        self._by_keys = job.by_keys
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0
         self._passes = 0
@@ -80,13 +90,13 @@ class Learner:
     def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] = lambda: False) -> int:
         """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
 
-        A batch ends with the shard. `between` is called after every BETWEEN_ROWS rows or so, for as long as it is true
-        that it waits for something. A turn ends early when the penalty has left next to nothing of the weights it began
-        with: float32 entries of size 1/scale would overflow.
+        A batch ends with the shard, and so does a turn that has keys. `between` is called after every BETWEEN_ROWS rows
+        or so, for as long as it is true that it waits for something. A turn ends early when the penalty has left next
+        to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
         """
         if self._shards.renews:
             self._shards.look()
-        steps_left, processed = self._iterations, 0
+        steps_left, processed = self._steps_of_turn(), 0
         smallest_scale = SMALLEST_DECAY * weights.scale
         waits = between()
         while steps_left > 0 and weights.scale >= smallest_scale:
@@ -94,8 +104,25 @@ class Learner:
             taken_rows = self._steps(weights, steps, step_size, smallest_scale)
             steps_left -= -(-taken_rows // self._config.batch_size)
             processed += taken_rows
+            if self._by_keys and self._next_row == 0:
+                break
             waits = waits and between()
         return processed
+
+    @property
+    def number(self) -> int:
+        """The number, in a pass, of the turn that comes next, where turns have keys."""
+        return self._next_row // (self._iterations * self._config.batch_size)
+
+    def keys(self) -> WorkerKeys | None:
+        """Return the account of this worker's keys, if its turns have any."""
+        turn_rows = self._iterations * self._config.batch_size
+        return WorkerKeys(self._shard.rows, turn_rows, self._shards.names) if self._by_keys else None
+
+    def _steps_of_turn(self) -> int:
+        """Return the steps of a turn; one that has keys and ended early is taken to the end it had."""
+        taken = self._next_row // self._config.batch_size % self._iterations if self._by_keys else 0
+        return self._iterations - taken
 
     def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> int:
         """Take up to so many steps, as far as the shard's end; return the rows processed."""

@@ -17,7 +17,6 @@ from mpisgd.compiled_loops import Float
 from mpisgd.sparse_rows import SparseRows
 
 Bytes = NDArray[np.uint8]
-ALL_COLUMNS = -1
 
 
 @unique
@@ -31,6 +30,7 @@ class Tag(IntEnum):
     GONE = 5  # worker -> server: has been told to stop and leaves
     REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
     ORDER = 7  # server -> leader: in lock step, what to do
+    COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
     SUM = 8  # leader -> server: the sum of numbers that the workers settle something by
 
 
@@ -51,27 +51,6 @@ class Order(IntEnum):
     GO_ON = 2  # about a pass: go on
     STOP = 3  # about a pass: stop half a pass after it, so that a run's end does not depend on how long measuring took
     STOP_NOW = 4  # stop with the next round
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateHeader:
-    """What a worker says about a turn."""
-
-    version: int  # of the server's weights the turn began from, the worker's own updates under way included
-    rows: int  # processed in the turn
-    decay: float  # factor on all weights that the penalty made of the turn
-    round_trip: float  # s, from sending the update before to having its reply
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyHeader:
-    """What the server says with the weights."""
-
-    stop: bool  # the run is over: the worker leaves
-    version: int  # of the server's weights, counted in updates
-    rows: int  # processed by all workers so far, this update included
-    scale: float  # of the server's weights
-    log_folded: float  # log of all that was folded from the scale into the vector so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,41 +83,7 @@ def _header_dtype(header: type) -> np.dtype[np.void]:
     return np.dtype([(field.name, _KINDS[str(field.type)]) for field in fields(header)])
 
 
-_UPDATE, _REPLY, _REPORT, _ROWS = (
-    _header_dtype(header) for header in (UpdateHeader, ReplyHeader, ReportHeader, RowsHeader)
-)
-
-
-def dense_is_smaller(columns: int, column_count: int) -> bool:
-    """Tell whether a whole vector takes fewer bytes than that many columns with their values."""
-    return 4 * column_count < 8 * columns
-
-
-def largest_reply(column_count: int) -> int:
-    """Return the most bytes a reply can have: the whole vector."""
-    return _REPLY.itemsize + 8 + 4 * column_count
-
-
-def pack_update(header: UpdateHeader, columns: NDArray[np.int32] | None, changes: Float) -> Bytes:
-    """Pack a turn's changes of the weights: float32 at the sparse `columns`, or of every column (None)."""
-    return _pack(_UPDATE, astuple(header), columns, changes)
-
-
-def unpack_update(message: Bytes) -> tuple[UpdateHeader, NDArray[np.int32] | None, Float]:
-    """Return the header, the columns (None: all of them, in order) and the changes."""
-    header, columns, changes = _unpack(_UPDATE, message)
-    return UpdateHeader(*header), columns, changes
-
-
-def pack_reply(header: ReplyHeader, columns: NDArray[np.int32] | None, values: Float) -> Bytes:
-    """Pack the server's vector: float32 at the `columns` that changed, or whole (None)."""
-    return _pack(_REPLY, astuple(header), columns, values)
-
-
-def unpack_reply(message: Bytes) -> tuple[ReplyHeader, NDArray[np.int32] | None, Float]:
-    """Return the header, the columns (None: all of them, in order) and the vector's values there."""
-    (stop, *header), columns, values = _unpack(_REPLY, message)
-    return ReplyHeader(bool(stop), *header), columns, values
+_REPORT, _ROWS = _header_dtype(ReportHeader), _header_dtype(RowsHeader)
 
 
 def pack_report(header: ReportHeader, round_trips: Float, weights: Float) -> Bytes:
@@ -152,6 +97,18 @@ def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float]:
     header = ReportHeader(*values)
     end = 4 * header.round_trips
     return header, body[:end].view(np.float32), body[end:].view(np.float32)
+
+
+def pack_columns(names: NDArray[np.int32], facts: NDArray[np.float64]) -> Bytes:
+    """Pack which columns a worker has, int32 (columns,), with its `beginning.row_facts`, float64 (3 + columns,)."""
+    return np.concatenate([facts.view(np.uint8), names.view(np.uint8)])
+
+
+def unpack_columns(message: Bytes) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return the columns and the facts."""
+    columns = (len(message) - 24) // 12
+    end = 24 + 8 * columns
+    return message[end:].view(np.int32), message[:end].view(np.float64)
 
 
 def pack_rows(rows: SparseRows, labels: Float, shard_rows: int, shard_elements: int) -> Bytes:
@@ -186,25 +143,3 @@ def _pack_header(dtype: np.dtype[np.void], values: tuple[Any, ...]) -> Bytes:
 
 def _unpack_header(dtype: np.dtype[np.void], message: Bytes) -> tuple[Any, Bytes]:
     return message[: dtype.itemsize].view(dtype)[0].item(), message[dtype.itemsize :]
-
-
-def _pack(
-    dtype: np.dtype[np.void],
-    header: tuple[Any, ...],
-    columns: NDArray[np.int32] | None,
-    values: Float,
-) -> Bytes:
-    """Join header, number of columns (ALL_COLUMNS for a whole vector), columns as int32, and values."""
-    head = _pack_header(dtype, header)
-    if columns is None:
-        return np.concatenate([head, np.array([ALL_COLUMNS]).view(np.uint8), values.view(np.uint8)])
-    count = np.array([len(columns)]).view(np.uint8)
-    return np.concatenate([head, count, columns.view(np.uint8), values.view(np.uint8)])
-
-
-def _unpack(dtype: np.dtype[np.void], message: Bytes) -> tuple[Any, NDArray[np.int32] | None, Float]:
-    header, body = _unpack_header(dtype, message)
-    count = int(body[:8].view(np.int64)[0])
-    if count == ALL_COLUMNS:
-        return header, None, body[8:].view(np.float32)
-    return header, body[8 : 8 + 4 * count].view(np.int32), body[8 + 4 * count :].view(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,9 +17,7 @@ from mpisgd.run_log import RunLog
 from mpisgd.schedule import StopRule
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
-
-# Round trips and staleness are reported over this many of the latest turns.
-RECENT_TURNS = 4_096
+from mpisgd.turn_statistics import TurnStatistics
 
 
 class Monitor:
@@ -52,8 +49,7 @@ class Monitor:
         self._snapshot: dict[str, Any] = {}
         self._measured_weights: ScaledVector | None = None
         self._at_pass_end = False
-        self._round_trips: deque[float] = deque(maxlen=RECENT_TURNS)
-        self._staleness: deque[int] = deque(maxlen=RECENT_TURNS)
+        self.turns = TurnStatistics()
         self.rows, self.updates, self.changes_sent = 0, 0, 0
         self.bytes_up, self.bytes_down = 0, 0
         self.stop_reason: str | None = None
@@ -72,14 +68,11 @@ class Monitor:
         """Passes over the learning rows so far."""
         return self._job.passes(self.rows)
 
-    def count_turn(self, rows: int, changes_sent: int, round_trip: float, staleness: int) -> None:
-        """Count one worker's turn; round_trip in seconds (0: none yet), staleness in updates by others."""
+    def count_turn(self, rows: int, changes_sent: int) -> None:
+        """Count one worker's turn; what else it was like, count in `turns`."""
         self.rows += rows
         self.updates += 1
         self.changes_sent += changes_sent
-        self._staleness.append(staleness)
-        if round_trip > 0:
-            self._round_trips.append(round_trip)
 
     def count_turns(self, report: ReportHeader, round_trips: Float) -> None:
         """Count the turns of a report in lock step, where no turn is stale; round trips in seconds."""
@@ -88,7 +81,7 @@ class Monitor:
         self.changes_sent += report.changes_sent
         self.bytes_up += report.bytes_each_way
         self.bytes_down += report.bytes_each_way
-        self._round_trips.extend(round_trips.tolist())
+        self.turns.count_round_trips(round_trips.tolist())
 
     def check_limits(self) -> bool:
         """Look for a reason to stop that needs no measurement, and tell whether there is one."""
@@ -144,10 +137,7 @@ class Monitor:
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "step_size": self._job.step_size(self.rows),
-            "round_trip_p50": _percentile(self._round_trips, 50),
-            "round_trip_p99": _percentile(self._round_trips, 99),
-            "staleness_p50": _percentile(self._staleness, 50),
-            "staleness_max": max(self._staleness, default=0),
+            **self.turns.summary(),
         }
         self._pending = measure_in_steps(weights, self._held_out, self._job.objective)
 
@@ -190,8 +180,3 @@ class Monitor:
         """Keep what went wrong for the end: the workers must be told before the program can."""
         self.failure = self.failure or error
         self._shut_down("failed")
-
-
-def _percentile(values: deque[float] | deque[int], percent: int) -> float:
-    """Return the smallest value that so many per cent of all are no larger than; 0 of none."""
-    return float(sorted(values)[-(-len(values) * percent // 100) - 1]) if values else 0.0

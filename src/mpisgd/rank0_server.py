@@ -12,21 +12,15 @@ from collections.abc import Callable
 from mpisgd.averaging import made_for
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel, Letter
+from mpisgd.clocks import Clocks
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.messages import (
-    Bytes,
-    Occasion,
-    Order,
-    ReplyHeader,
-    Tag,
-    pack_reply,
-    unpack_report,
-    unpack_update,
-)
+from mpisgd.messages import Bytes, Occasion, Order, Tag, unpack_report
 from mpisgd.monitor import Monitor
 from mpisgd.rank0_rows import SampleSender
 from mpisgd.svm import ScaledVector
+from mpisgd.turn_keys import ServerKeys
+from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, unpack_update
 from mpisgd.weights import ServerWeights
 
 # A server that always finds another letter measures and sends samples after this many all the same.
@@ -122,12 +116,20 @@ def serve_async(channel: Channel, beginning: Beginning, monitor: Monitor, sample
 
 
 class AsyncServer:
-    """Answers the workers' updates one by one, and does the rest in between."""
+    """Answers the workers' updates one by one, and does the rest in between.
+
+    A worker that must not get further ahead of the others is answered when these have caught up.
+    """
 
     def __init__(self, channel: Channel, job: Job, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
-        self._channel, self._job, self._weights, self._average = channel, job, weights, made_for(job)
+        self._channel, self._job, self._weights = channel, job, weights
+        self._average = made_for(job, job.column_count)
         self._monitor, self._crew = monitor, crew
+        self._clocks = Clocks(channel.workers, job.config.max_staleness)
         self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
+        self._keys = {worker: ServerKeys(job.column_count) for worker in channel.workers}
+        self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
+        self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
         self._letters = 0
 
     def serve(self) -> ScaledVector:
@@ -140,30 +142,50 @@ class AsyncServer:
         """See to one letter if there is any, and to the rest if there is none or it has waited for long."""
         letter = self._crew.look()
         if letter is not None and letter.tag is Tag.UPDATE:
-            self._answer(letter.worker, letter.content)
+            self._merge(letter.worker, letter.content)
+        answered = self._answer()
         self._letters += letter is not None
         if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
             return True
         sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
-        return sent or measured or letter is not None
+        return sent or measured or answered or letter is not None
 
-    def _answer(self, worker: int, update: Bytes) -> None:
-        weights, monitor = self._weights, self._monitor
-        header, columns, changes = unpack_update(update)
+    def _merge(self, worker: int, update: Bytes) -> None:
+        weights, monitor, keys = self._weights, self._monitor, self._keys[worker]
+        header, content, own, wanted = unpack_update(update)
+        columns = keys.hear(header.turn, own)
         staleness = weights.version - header.version
         turn_size = self._job.step_size(monitor.rows) * header.rows
-        changes_sent = weights.add(columns, changes, header.decay, staleness, turn_size)
+        changes_sent = weights.add(columns, content, header.decay, staleness, turn_size)
+        self._clocks.tick(worker)
         monitor.bytes_up += len(update)
-        monitor.count_turn(header.rows, changes_sent, header.round_trip, staleness)
+        monitor.count_turn(header.rows, changes_sent)
+        monitor.turns.count(worker, staleness, header.round_trip, header.computing, header.waiting)
         self._average.look(weights.current, monitor.rows)
         monitor.check_limits()
-        stop = monitor.stop_reason is not None
+        self._unanswered[worker] = keys.hear(header.wanted, wanted)
+
+    def _answer(self) -> bool:
+        """Answer the workers that need wait no longer; tell whether there were any."""
+        if not self._unanswered:
+            return False
+        over = self._monitor.stop_reason is not None
+        ready = [worker for worker in self._unanswered if over or not self._clocks.must_wait(worker)]
+        for worker in ready:
+            self._reply(worker, self._unanswered.pop(worker), stop=over)
+        return bool(ready)
+
+    def _reply(self, worker: int, asked: Keys | None, *, stop: bool) -> None:
+        weights, monitor, room = self._weights, self._monitor, self._rooms[worker]
         told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
-        reply = pack_reply(told, *weights.changes_since(self._heard_version[worker]))
+        values = weights.changes_since(self._heard_version[worker], room) if asked is None else weights.at(asked, room)
+        reply = room.seal(told, values)
         self._heard_version[worker] = weights.version
         monitor.bytes_down += len(reply)
         if stop:
             self._crew.tell(worker)
+        else:
+            monitor.turns.count_turns_ahead(self._clocks.ahead(worker))
         self._channel.server_reply(worker, reply)
 
     def _snapshot(self) -> ScaledVector:

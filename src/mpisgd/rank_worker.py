@@ -7,19 +7,31 @@ tell the server goodbye
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from mpisgd import vector_loops
-from mpisgd.beginning import Beginning, best_step_size, row_facts, settled, step_sizes, try_step_sizes
+from mpisgd.beginning import (
+    Beginning,
+    best_step_size,
+    largest_mean_square,
+    row_facts,
+    settled,
+    step_sizes,
+    try_step_sizes,
+)
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
+from mpisgd.mailbox import Mailbox
 from mpisgd.merging import Exchange
-from mpisgd.messages import UpdateHeader, largest_reply, pack_update, unpack_reply
+from mpisgd.messages import pack_columns
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
+from mpisgd.updates import Keys
 from mpisgd.weights import WorkerWeights
 
 
@@ -34,7 +46,7 @@ def work(channel: Channel) -> None:
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
-    beginning = _begin(channel, job, first)
+    beginning = _begin(channel, job, first, shards.names)
     learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         (work_sync if job.config.mode == "sync" else work_async)(channel, beginning, learner)
@@ -43,14 +55,22 @@ def work(channel: Channel) -> None:
         shards.drain()
 
 
-def _begin(channel: Channel, job: Job, shard: Shard) -> Beginning:
-    """Settle with all others where learning begins."""
-    shared = channel.worker_share_weights(job.column_count)
-    facts = channel.worker_sum(row_facts(shard))
-    beginning = settled(job, shared, facts)
+def _begin(channel: Channel, job: Job, shard: Shard, names: Keys | None) -> Beginning:
+    """Settle with all others where learning begins; of wide rows, for the columns of these names."""
+    facts = row_facts(shard)
+    if names is None:
+        shared = channel.worker_share_weights(job.column_count)
+        facts = channel.worker_sum(facts)
+        largest = largest_mean_square(job, facts)
+    else:
+        channel.worker_tell_columns(pack_columns(names, facts))
+        *of_all, largest = json.loads(channel.worker_hear())
+        facts[:3] = of_all
+        shared = channel.worker_take_weights()
+    beginning = settled(job, shared, facts, largest)
     size = job.config.learning_rate
     if size is None:
-        sizes = step_sizes(job, facts)
+        sizes = step_sizes(job, facts, largest)
         with np.errstate(all="ignore"):  # the largest may well diverge
             tried = try_step_sizes(beginning, shard, sizes)
         size = best_step_size(sizes, channel.worker_sum(tried))
@@ -110,54 +130,17 @@ def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
 def work_async(channel: Channel, beginning: Beginning, learner: Learner) -> None:
     """Take turns at this worker's own pace: while an update and its reply travel, the next turn is computed.
 
-    The reply is taken in between two steps, as soon as it is there, so the rest of the turn has fresher weights.
+    The reply is taken in between two steps, as soon as it is there, so the rest of the turn has fresher weights. Where
+    replies take much longer than turns do (see `mailbox.Pace`), the worker waits for them instead.
     """
     job = beginning.job
-    mailbox = Mailbox(channel, job, WorkerWeights(beginning.weights))
+    mailbox = Mailbox(channel, job, WorkerWeights(beginning.weights), learner.keys())
     while True:
-        version, rows_known = mailbox.version, mailbox.rows
+        version, rows_known, turn = mailbox.version, mailbox.rows, learner.number
+        began = channel.now()
         rows = learner.turn(mailbox.weights.local, job.step_size(rows_known), mailbox.look)
+        took = channel.now() - began
         mailbox.wait()
         if mailbox.stopped:
             return
-        mailbox.send_turn(version, rows)
-
-
-class Mailbox:
-    """A worker's exchange with the server, one update under way at most, and its copy of the weights."""
-
-    def __init__(self, channel: Channel, job: Job, weights: WorkerWeights) -> None:
-        self._channel = channel
-        self._threshold = job.config.gradient_threshold
-        self._largest_reply = largest_reply(job.column_count)
-        self._sent_at: float | None = None  # of the update under way
-        self._round_trip = 0.0  # s, of the last update whose reply has come
-        self.weights = weights
-        self.version = 0  # of the server's weights that these contain, the update under way counted in
-        self.rows = 0  # processed by all workers as far as known, the update under way counted in
-        self.stopped = False
-
-    def send_turn(self, version: int, rows: int) -> None:
-        """Send what changed in a turn of `rows` rows that began from that version; waits for nothing."""
-        turn = self.weights.take_turn(self._threshold)
-        header = UpdateHeader(version, rows, turn.decay, self._round_trip)
-        self._sent_at = self._channel.now()
-        self._channel.worker_send_update(pack_update(header, turn.columns, turn.changes), self._largest_reply)
-        self.version += 1
-        self.rows += rows
-
-    def look(self) -> bool:
-        """Take in the reply if one is due and has come; tell whether one is still due."""
-        if self._sent_at is None:
-            return False
-        if (content := self._channel.worker_poll_reply()) is None:
-            return True
-        self._round_trip, self._sent_at = self._channel.now() - self._sent_at, None
-        header, columns, values = unpack_reply(content)
-        self.stopped, self.version, self.rows = header.stop, header.version, header.rows
-        self.weights.hear(header, columns, values)
-        return False
-
-    def wait(self) -> None:
-        """Wait for the reply to the update under way, if there is one."""
-        self._channel.wait_until(lambda: not self.look())
+        mailbox.send_turn(version, rows, turn, took)

@@ -38,6 +38,8 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
         features=job.feature_count,
         learning_rate=config.learning_rate,
         bias_step=job.bias_step,
+        iterations=config.iterations,
+        by_keys=job.by_keys,
     )
     if not is_compiled():
         console.say(
@@ -81,6 +83,7 @@ def leave_results(
         kept_passes=_kept_passes(monitor),
         measured=monitor.last["accuracy"],
         test=asdict(scores) if scores else None,
+        **monitor.turns.details(monitor.last["seconds"]),
     )
     console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))
     if job.config.done_file is not None:
@@ -164,6 +167,7 @@ def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path)
         "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"
         f" {last['bytes_down'] / 1e6:,.1f} MB down",
         "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
-        "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most",
+        "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most;"
+        f" at most {last['turns_ahead_max']} turns ahead of the slowest worker",
         "run directory": str(directory),
     }

@@ -54,6 +54,8 @@ def resolve(command_line: Mapping[str, str | bool], environment: Mapping[str, st
         raise UsageError(
             "no rule to stop by: passes, max_seconds, target_accuracy and patience are all none; set at least one"
         )
+    if config.mode == "sync" and config.max_staleness is not None:
+        raise UsageError(f"max_staleness: found {config.max_staleness} with mode sync, expected mode async or none")
     return config
 
 

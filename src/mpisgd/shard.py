@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float, Index
 from mpisgd.messages import RowsHeader
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.sparse_rows import SparseRows, column_dtype, pointer_dtype
+
+COPY_ELEMENTS = 1_000_000  # at a time, so that what is needed beside the rows stays small
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,19 @@ class Shard:
     def first(self, rows: int) -> Shard:
         """Return the first rows, or all if there are fewer, as views."""
         return Shard(self.rows.part(0, min(rows, len(self.rows))), self.labels[:rows])
+
+    def renumbered(self) -> tuple[Shard, NDArray[np.int32]]:
+        """Return the same rows with the columns that occur numbered from 0, and what these were, in order.
+
+        The rows are int32 columns of this shard's own, and are written over.
+        """
+        names = np.unique(self.rows.columns).astype(np.int32, copy=False)
+        columns = self.rows.columns
+        for start in range(0, len(columns), COPY_ELEMENTS):
+            some = columns[start : start + COPY_ELEMENTS]
+            some[:] = np.searchsorted(names, some)
+        narrow = columns.astype(column_dtype(len(names)), copy=False)
+        return Shard(SparseRows(self.rows.values, narrow, self.rows.row_pointers, len(names)), self.labels), names
 
     def shuffled(self, rng: np.random.Generator) -> Shard:
         """Return a copy in random order, so that contiguous mini-batches are random ones."""

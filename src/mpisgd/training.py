@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mpisgd.beginning import Beginning, best_step_size, settled, step_sizes
+from mpisgd.beginning import Beginning, best_step_size, largest_mean_square, settled, step_sizes
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -21,7 +23,7 @@ from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import LEARN, NO_JOB, Job
-from mpisgd.messages import pack_rows_end
+from mpisgd.messages import pack_rows_end, unpack_columns
 from mpisgd.model import load_model
 from mpisgd.monitor import Monitor
 from mpisgd.preprocessing import Preprocessing
@@ -65,7 +67,6 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
-            channel.server_share_weights(initial)
             beginning, began = _begin(channel, job, initial)
             job = beginning.job
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
@@ -77,14 +78,36 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
 
 def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float]:
     """Settle where learning begins, as the workers do; return it, and when all shards were in place."""
-    facts = channel.server_sum()
-    began = channel.now()
-    beginning = settled(job, weights, facts)
+    facts, began = _wide_facts(channel, job, weights) if job.wide else _facts(channel, weights)
+    largest = largest_mean_square(job, facts)
+    beginning = settled(job, weights, facts, largest)
     size = job.config.learning_rate
     if size is None:
-        sizes = step_sizes(job, facts)
+        sizes = step_sizes(job, facts, largest)
         size = best_step_size(sizes, channel.server_sum())
     return beginning.with_learning_rate(size), began
+
+
+def _facts(channel: Channel, weights: Float) -> tuple[NDArray[np.float64], float]:
+    """Give the workers the initial weights; return the sum of their facts, and when it had come."""
+    channel.server_share_weights(weights)
+    facts = channel.server_sum()
+    return facts, channel.now()
+
+
+def _wide_facts(channel: Channel, job: Job, weights: Float) -> tuple[NDArray[np.float64], float]:
+    """Return the same, where each worker has, and is given, the weights of its own columns alone."""
+    told = {worker: unpack_columns(message) for worker, message in channel.server_take_columns().items()}
+    began = channel.now()
+    facts = np.zeros(3 + job.column_count)
+    for names, some in told.values():
+        facts[:3] += some[:3]
+        facts[3 + names] += some[3:]  # a worker names a column once
+    channel.server_announce(json.dumps([*facts[:3].tolist(), largest_mean_square(job, facts)]))
+    for worker, (names, _) in told.items():
+        channel.server_give_weights(worker, weights[names])
+    channel.wait_until_sent()
+    return facts, began
 
 
 @contextmanager

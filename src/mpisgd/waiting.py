@@ -17,35 +17,55 @@ SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 LONGEST_SLEEP_TIMED = 3e-4  # s, where the clock of training starts when what is waited for is there
 # One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4
+# A server of two workers with turns of 10 ms spent a tenth of a core on polling, and with these a thirtieth.
+LONG = 2e-3  # s
+PART = 1 / 8
 
 
 class Backoff:
-    """How a poll that found nothing passes the time: yield at first, then sleep, after a few times twice as long."""
+    """How a poll that found nothing passes the time: yield at first, then sleep, after a few times twice as long.
+
+    Who waited for long the last time sleeps at once, and a PART of that time: what comes every few milliseconds is not
+    there sooner for being asked after every few microseconds, and the core is left to those who learn.
+    """
 
     def __init__(self, yields: int, longest_sleep: float = LONGEST_SLEEP) -> None:
-        self._yields, self._longest_sleep = yields, longest_sleep
-        self.reset()
+        self._most_yields, self._longest_sleep = yields, longest_sleep
+        self._began: float | None = None  # s
+        self._yields, self._sleeps, self._sleep = yields, 0, SHORTEST_SLEEP  # left, done, the next: s
 
     def reset(self) -> None:
         """Start over: there was work."""
-        self._polls, self._sleeps, self._sleep = 0, 0, SHORTEST_SLEEP
+        if self._began is not None:
+            self._start(time.perf_counter() - self._began)
 
     def pause(self) -> None:
         """Pass some time."""
-        self._polls += 1
-        if self._polls <= self._yields:
+        if self._began is None:
+            self._began = time.perf_counter()
+        if self._yields > 0:
+            self._yields -= 1
             os.sched_yield()
-        else:
-            time.sleep(self._sleep)
-            self._sleeps += 1
-            if self._sleeps % SLEEPS_OF_A_LENGTH == 0:
-                self._sleep = min(2 * self._sleep, self._longest_sleep)
+            return
+        time.sleep(self._sleep)
+        self._sleeps += 1
+        if self._sleeps % SLEEPS_OF_A_LENGTH == 0:
+            self._sleep = min(2 * self._sleep, self._longest_sleep)
+
+    def _start(self, waited: float) -> None:
+        self._began, self._sleeps = None, 0
+        self._yields = self._most_yields if waited < LONG else 0
+        self._sleep = min(max(waited * PART, SHORTEST_SLEEP), self._longest_sleep)
 
 
 def poll(done: Work, meanwhile: Work | None, backoff: Backoff) -> None:
-    """Call `done` until it is true, `meanwhile` and pauses in between; `meanwhile` tells whether it found work."""
+    """Call `done` until it is true, `meanwhile` and pauses in between; `meanwhile` tells whether it found work.
+
+    A backoff that is used again knows from before how long waiting takes.
+    """
     while not done():
         if meanwhile is not None and meanwhile():
             backoff.reset()
         else:
             backoff.pause()
+    backoff.reset()

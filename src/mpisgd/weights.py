@@ -2,26 +2,28 @@
 
 Both hold w = scale * vector. The penalty shrinks only the scale, so a vector's entry changes on the server
 exactly when an update touches its column, and a reply needs just the entries that changed: everywhere else the
-worker's vector already has the server's bits.
+worker's vector already has the server's bits. Where a reply has the entries at some keys only, the worker has old ones
+elsewhere, and hears of these before a turn needs them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mpisgd import vector_loops
+from mpisgd import exchange_loops, vector_loops
 from mpisgd.compiled_loops import Float
-from mpisgd.messages import ReplyHeader, dense_is_smaller
+from mpisgd.exchange_loops import Columns, Content
 from mpisgd.svm import ScaledVector
-
-Columns = NDArray[np.int32] | None
+from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, UpdateRoom, dense_is_smaller
 
 # Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
 SMALLEST_SCALE = 1e-6
+# As how many turns of a round an update counts that came in between. In a round they would all be merged at once; one
+# after the other, each answers to weights that many others are about to correct as well, which swings where it counts
+# as 1. (A delayed step settles soonest at 1/e of what swings.) Eight workers learn as well with 1, 128 with 2.
+STALE_TURNS = 2
 
 
 class ServerWeights:
@@ -29,8 +31,8 @@ class ServerWeights:
 
     Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
     overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale, of a turn of size
-    u, as one of s + 1 turns from the same weights and adds
-        g_j d_j,   g_j = (1 + a_j) / (1 + (1 + s) a_j),   a_j = u h_j,
+    u, as one of 1 + STALE_TURNS s turns from the same weights and adds
+        g_j d_j,   g_j = (1 + a_j) / (1 + (1 + STALE_TURNS s) a_j),   a_j = u h_j,
     h_j the curvature along the weight; without curvatures updates are plainly added. Each turn's penalty shrinks all
     weights by its decay; a weight that it changes gets (1 - g_j) / r_j of that back, r_j the share of all updates that
     change it, so that on average its penalty is g_j of what it was, as its changes are, and the two balance where they
@@ -44,59 +46,53 @@ class ServerWeights:
         self._changed_at = np.zeros(len(initial), np.int64)
         self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
         self._curvatures = np.zeros_like(initial) if curvatures is None else curvatures
-        self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
 
-    def add(self, columns: Columns, changes: Float, decay: float, staleness: int, turn_size: float) -> int:
+    def add(self, columns: Columns, content: Content, decay: float, staleness: int, turn_size: float) -> int:
         """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0.
 
-        `turn_size` is the step size, as it is now, times the rows of the turn.
+        `content` is the changes at `columns`, as in `exchange_loops`; `turn_size` is the step size, as it is now, times
+        the rows of the turn.
         """
         self.version += 1
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
-        return vector_loops.add_update(
+        return exchange_loops.add_update(
             self.current.vector,
             self._changed_at,
             self._times_changed,
             self._curvatures,
             columns,
-            changes,
+            content,
             version=self.version,
             factor=1 / self.current.scale,
-            turns=1 + staleness,
+            turns=1 + STALE_TURNS * staleness,
             turn_size=turn_size,
             shrinking=1 - decay,
         )
 
-    def changes_since(self, version: int) -> tuple[Columns, Float]:
-        """Return the columns that changed after `version` and the vector there; whole where that is smaller.
-
-        They are the server's own memory, and change with the next update.
-        """
+    def changes_since(self, version: int, room: ReplyRoom) -> Content:
+        """Write to a reply the columns that changed after `version` and the vector there, or all if that is smaller."""
         vector = self.current.vector
-        columns, values = vector_loops.pick_since(self._changed_at, version, vector, *self._picked)
-        if dense_is_smaller(len(columns), len(vector)):
-            return None, vector
-        return columns, values
+        pairs = room.pairs(len(vector) // 2)
+        count = exchange_loops.pick_since(self._changed_at, version, vector, pairs)
+        if count is not None:
+            return pairs[:count]
+        values = room.values(len(vector))
+        np.copyto(values, vector)
+        return values
+
+    def at(self, keys: Keys, room: ReplyRoom) -> Content:
+        """Write to a reply the vector at these columns."""
+        values = room.values(len(keys))
+        self.current.vector.take(keys, out=values, mode="clip")  # the keys are in range; to raise it would copy
+        return values
 
     def _fold_scale(self) -> None:
         self.current.vector *= np.float32(self.current.scale)
         self.log_folded += math.log(self.current.scale)
         self.current.scale = 1.0
         self._changed_at[:] = self.version
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a worker sends of a turn: the changes of the weights at `columns` (None: at all), and the decay.
-
-    They are the worker's own memory, and change with the next turn.
-    """
-
-    columns: Columns
-    changes: Float
-    decay: float
 
 
 class WorkerWeights:
@@ -110,22 +106,28 @@ class WorkerWeights:
         self.local = ScaledVector(initial.copy())
         self._base = initial.copy()
         self._changes = np.empty_like(initial)
-        self._picked = np.empty(len(initial), np.int32), np.empty(len(initial), np.float32)
         self._scale_sent = 1.0
         self._log_folded = 0.0
 
-    def take_turn(self, threshold: float) -> Turn:
-        """Take out what the turn changed by more than `threshold`, as sent from now on; keep the rest."""
-        vector, changes = self.local.vector, self._changes
-        count = vector_loops.subtract(vector, self._base, self.local.scale, threshold, changes)
-        decay, self._scale_sent = self.local.scale / self._scale_sent, self.local.scale
-        if dense_is_smaller(count, len(vector)):
-            np.copyto(self._base, vector, where=True if threshold == 0 else changes != 0)
-            return Turn(None, changes, decay)
-        return Turn(*vector_loops.pick_changes(changes, vector, self._base, *self._picked), decay)
+    def take_turn(self, threshold: float, columns: Columns, room: UpdateRoom) -> tuple[Content, float]:
+        """Write to an update what the turn changed by more than `threshold`, as sent from now on; keep the rest.
 
-    def hear(self, header: ReplyHeader, columns: Columns, values: Float) -> None:
-        """Move to the server's weights, which contain every update sent so far, keeping what is not sent.
+        Returns the changes of the weights at `columns`, outside of which it changed nothing, and the turn's decay.
+        """
+        vector, base, scale = self.local.vector, self._base, self.local.scale
+        if columns is None:
+            changes = self._changes
+            count = vector_loops.subtract(vector, base, scale, threshold, changes)
+        else:
+            changes = self._changes[: len(columns)]
+            count = exchange_loops.subtract_at(columns, vector, base, scale, threshold, changes)
+        content = room.values(len(changes)) if dense_is_smaller(count, len(changes)) else room.pairs(count)
+        exchange_loops.pack_changes(columns, changes, vector, base, content)
+        decay, self._scale_sent = scale / self._scale_sent, scale
+        return content, decay
+
+    def hear(self, header: ReplyHeader, columns: Columns, content: Content) -> None:
+        """Move to the server's weights at `columns`, which contain every update sent so far, keeping what is not sent.
 
         Value plus nothing unsent is the value: so the worker has the server's very bits.
         """
@@ -135,6 +137,6 @@ class WorkerWeights:
             self.local.vector *= factor
             self._base *= factor
             self._log_folded = header.log_folded
-        vector_loops.take_in(columns, values, self._base, self.local.vector)
+        exchange_loops.take_in(columns, content, self._base, self.local.vector)
         self._scale_sent = header.scale
         self.local.scale = header.scale * unsent_decay

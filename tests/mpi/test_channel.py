@@ -85,20 +85,47 @@ def test_rows_arrive_in_the_order_sent(channel: Channel, size: int):
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
 def test_every_update_is_answered_to_its_sender(channel: Channel, size: int):
+    """A worker writes its updates to the same place, each once the last is answered, and polls or waits for that."""
     turns = 20
     if channel.rank == SERVER:
         for _ in range(turns * len(channel.workers)):
             letter = wait_for(channel, channel.server_poll)
             assert letter.tag is Tag.UPDATE
-            assert (letter.content == letter.worker).all()
-            channel.server_reply(letter.worker, letter.content[: size // 2 + 1])
+            assert (letter.content == letter.content[0]).all()
+            assert (letter.content[0] - letter.worker) % 16 == 0
+            channel.server_reply(letter.worker, letter.content[: len(letter.content) // 2 + 1].copy())
         channel.wait_until_sent()
     else:
-        for _ in range(turns):
-            channel.worker_send_update(np.full(size, channel.rank, np.uint8), largest_reply=size)
-            reply = wait_for(channel, channel.worker_poll_reply)
-            assert len(reply) == size // 2 + 1
-            assert (reply == channel.rank).all()
+        channel.worker_expect_replies(size)
+        room = np.empty(size, np.uint8)
+        for turn in range(turns):
+            update = room[: 1 + (size - 1) * (turn + 1) // turns]
+            update[:] = what = (channel.rank + 16 * turn) % 256
+            channel.worker_send_update(update)
+            reply = wait_for(channel, channel.worker_poll_reply) if turn % 2 else channel.worker_wait_reply()
+            assert len(reply) == len(update) // 2 + 1
+            assert (reply == what).all()
+
+
+def test_a_reply_stays_until_the_next_update(channel: Channel):
+    """Whatever else arrives; and the server's next letter may be of another kind and size."""
+    if channel.rank == SERVER:
+        for _ in range(3 * len(channel.workers)):
+            letter = wait_for(channel, channel.server_poll)
+            if letter.tag is Tag.UPDATE:
+                channel.server_send_rows(letter.worker, np.full(1000, 7, np.uint8))
+                channel.server_reply(letter.worker, letter.content + letter.content)
+        channel.wait_until_sent()
+    else:
+        channel.worker_expect_replies(1000)
+        for what, size in ((3, 1000), (5, 10)):
+            channel.worker_send_update(np.full(size, what, np.uint8))
+            reply = channel.worker_wait_reply()
+            assert (wait_for(channel, channel.worker_poll_rows) == 7).all()
+            if size == 10:
+                channel.worker_ask_next_shard()
+            np.testing.assert_array_equal(reply, np.full(size, 2 * what, np.uint8))
+        channel.wait_until_sent()
 
 
 def test_the_server_gets_every_kind_of_letter_in_order(channel: Channel):

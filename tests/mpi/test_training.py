@@ -2,95 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from mpi4py import MPI
+from runs import SMALL, run
 
-from mpisgd import rank_worker, results
+from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
-from mpisgd.learner import Learner
-from mpisgd.model import load_model
-from mpisgd.shard import Shard
-from mpisgd.svm import ScaledVector
 from mpisgd.training import train
 from slow_twin import twin_run, twin_sync
 
 pytestmark = pytest.mark.mpi(min_size=2)
-SMALL = ("--passes", "3", "--patience", "none", "--eval-interval", "100", "--batch-size", "5", "--iterations", "4")
 BOTH_MODES = pytest.mark.parametrize("mode", ["sync", "async"])
-
-
-@dataclass
-class Result:
-    """What rank 0 has of a run: weights with the bias, what was logged, each worker's first shard.
-
-    `last` are the weights at the end, where `weights` are those the validation rows found best.
-    """
-
-    weights: np.ndarray
-    last: np.ndarray
-    metrics: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    shards: list[Shard]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """300 rows of 30 columns in two classes, as text; the same on every rank."""
-    rng = np.random.default_rng(11)
-    direction = rng.normal(size=30)
-    path = tmp_path / "rows.svm"
-    with path.open("w") as file:
-        for _ in range(300):
-            columns = np.sort(rng.choice(30, size=rng.integers(1, 9), replace=False))
-            values = rng.normal(size=len(columns)).round(3)
-            label = "+1" if values @ direction[columns] > 0 else "-1"
-            file.write(" ".join([label, *(f"{c + 1}:{v}" for c, v in zip(columns, values, strict=True))]) + "\n")
-    return path
-
-
-def run(channel: Channel, directory: Path, *arguments: str) -> Result | None:
-    """Train on all ranks; return what rank 0 can know, None on the workers."""
-    shards: list[Shard] = []
-    last: list[ScaledVector] = []
-
-    def keep(choose, kept, weights, *others):
-        kept.append(weights)
-        return choose(weights, *others)
-
-    class Watched(Learner):
-        def __init__(self, job, shard, feed):
-            shards.append(shard)
-            super().__init__(job, shard, feed)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rank_worker, "Learner", Watched)
-        patch.setattr(results, "best_measured", functools.partial(keep, results.best_measured, last))
-        if channel.rank == SERVER:
-            train(channel, [*arguments, "--run-dir", str(directory)], {}, Interrupt())
-        else:
-            rank_worker.work(channel)
-    gathered = MPI.COMM_WORLD.gather(shards[0] if shards else None)
-    if channel.rank != SERVER:
-        return None
-    return Result(
-        weights=load_model(directory / "model.h5").vector(),
-        last=last[0].weights(),
-        metrics=[json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()],
-        events=[json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()],
-        shards=gathered[1:],
-    )
 
 
 def test_two_sync_runs_with_one_seed_have_the_same_bits(channel: Channel, tmp_path: Path, data: Path):
@@ -188,15 +118,19 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_pat
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size != 2, reason="with one worker alone is async the serial program")
+@pytest.mark.parametrize("iterations", ["4", "40"])
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
-def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, loss, threshold):
+def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, loss, threshold, iterations):
     options = ("--mode", "async", "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
-    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
+    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL, "--iterations", iterations)
     if result:
         (shard,) = result.shards
         config = config_of(tmp_path / "run")
-        expected = twin_run([shard.rows], [shard.labels], config, 285, result.events[0]["bias_step"])
+        by_keys = result.events[0]["by_keys"]
+        assert by_keys == (iterations == "4" and threshold == "0")
+        bias_step = result.events[0]["bias_step"]
+        expected = twin_run([shard.rows], [shard.labels], config, 285, bias_step, by_keys=by_keys)
         np.testing.assert_allclose(result.last, expected, rtol=1e-3, atol=2e-5)
         assert result.metrics[-1]["staleness_max"] == 0
 

@@ -1,0 +1,200 @@
+/* The loops of the asynchronous exchange: between a worker's weights and its messages, and between these and the server's.
+
+   exchange_loops.py is the only caller, says what each function computes, and has the same in NumPy where this file was
+   not compiled; tests hold the two to each other.
+
+   A message's content is float32 values, one for each place, or pairs of a place and its value. Place p is the column
+   columns[p] or, without a list of columns, p itself. Lists of columns are trusted to be in range: who remembers one has
+   looked at it. Places come from elsewhere, and are looked at before anything is written. */
+
+#include "_kernel.h"
+
+struct pair {
+    int32_t place;
+    float value;
+};
+
+struct content {
+    const struct pair *pairs; /* NULL: values */
+    const float *values;
+    Py_ssize_t count;
+    const int32_t *columns; /* NULL: all, in order */
+};
+
+static inline Py_ssize_t column_at(const struct content *of, Py_ssize_t k)
+{
+    Py_ssize_t place = of->pairs != NULL ? of->pairs[k].place : k;
+    return of->columns != NULL ? of->columns[place] : place;
+}
+
+static inline float value_at(const struct content *of, Py_ssize_t k)
+{
+    return of->pairs != NULL ? of->pairs[k].value : of->values[k];
+}
+
+static int open_content(struct content *to, const Py_buffer *columns, const Py_buffer *content, Py_ssize_t column_count)
+{
+    Py_ssize_t places = columns->buf != NULL ? columns->len / 4 : column_count;
+    to->columns = columns->buf;
+    to->values = content->buf;
+    to->pairs = content->itemsize == sizeof(struct pair) ? content->buf : NULL;
+    to->count = content->len / content->itemsize;
+    if (to->pairs == NULL)
+        return check(to->count == places, "a value for each place");
+    uint32_t largest = 0;
+    for (Py_ssize_t k = 0; k < to->count; k++)
+        largest = (uint32_t)to->pairs[k].place > largest ? (uint32_t)to->pairs[k].place : largest;
+    return check(to->count == 0 || largest < (uint64_t)places, "place out of range");
+}
+
+/* changes[p] = (vector - base) scale of the column at p, where that is above the threshold or not a number, else 0. */
+static PyObject *subtract_at(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[4];
+    double scale, threshold;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*ddw*", &b[0], &b[1], &b[2], &scale, &threshold, &b[3]))
+        return NULL;
+    int right = check(b[1].len == b[2].len, "vector and base") && check(b[0].len == b[3].len, "columns and changes");
+    Py_ssize_t count = 0;
+    if (right) {
+        const int32_t *columns = b[0].buf;
+        const float *vector = b[1].buf, *base = b[2].buf;
+        float *changes = b[3].buf, factor = (float)scale, least = (float)threshold;
+        for (Py_ssize_t p = 0; p < b[0].len / 4; p++) {
+            float change = (vector[columns[p]] - base[columns[p]]) * factor;
+            changes[p] = fabsf(change) <= least ? 0 : change;
+            count += changes[p] != 0;
+        }
+    }
+    release_all(b, 4);
+    return right ? PyLong_FromSsize_t(count) : NULL;
+}
+
+/* Writes the changes to a message: all of them to values, or to pairs those that are not 0, for which there must be room;
+   sets the base to the vector where they are not 0. Which are is not to be guessed by the processor: each pair is written,
+   and the next place only moved on to where there was a change. */
+static PyObject *pack_changes(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[5];
+    if (!PyArg_ParseTuple(arguments, "z*y*y*w*w*", &b[0], &b[1], &b[2], &b[3], &b[4]))
+        return NULL;
+    Py_ssize_t places = b[1].len / 4, room = b[4].len / b[4].itemsize, count = 0;
+    int sparse = b[4].itemsize == sizeof(struct pair);
+    int right = check(b[2].len == b[3].len, "vector and base") && check(sparse || room == places, "changes and values")
+        && check(b[0].buf != NULL ? b[0].len == b[1].len : b[1].len == b[2].len, "columns and changes");
+    if (right) {
+        const int32_t *columns = b[0].buf;
+        const float *changes = b[1].buf, *vector = b[2].buf;
+        float *base = b[3].buf, *values = b[4].buf;
+        struct pair *pairs = b[4].buf;
+        for (Py_ssize_t p = 0; p < places; p++) {
+            Py_ssize_t j = columns != NULL ? columns[p] : p;
+            int changed = changes[p] != 0;
+            base[j] = changed ? vector[j] : base[j];
+            if (!sparse)
+                values[p] = changes[p];
+            else if (count < room)
+                pairs[count] = (struct pair){(int32_t)p, changes[p]};
+            count += changed;
+        }
+        right = check(!sparse || count <= room, "room for pairs");
+    }
+    release_all(b, 5);
+    return right ? PyLong_FromSsize_t(count) : NULL;
+}
+
+/* Writes the columns changed after a version, with the vector there, to pairs; returns how many, or -1 if there is no room
+   for all of them. */
+static PyObject *pick_since(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[3];
+    long long version;
+    if (!PyArg_ParseTuple(arguments, "y*Ly*w*", &b[0], &version, &b[1], &b[2]))
+        return NULL;
+    int right = check(b[0].len == 2 * b[1].len, "versions");
+    Py_ssize_t room = b[2].len / (Py_ssize_t)sizeof(struct pair), count = 0;
+    if (right) {
+        const int64_t *changed_at = b[0].buf;
+        const float *vector = b[1].buf;
+        struct pair *pairs = b[2].buf;
+        Py_ssize_t j = 0;
+        for (; j < b[1].len / 4 && count < room; j++) {
+            pairs[count] = (struct pair){(int32_t)j, vector[j]};
+            count += changed_at[j] > version;
+        }
+        for (; j < b[1].len / 4 && count == room; j++)
+            count = changed_at[j] > version ? -1 : count;
+    }
+    release_all(b, 3);
+    return right ? PyLong_FromSsize_t(count) : NULL;
+}
+
+struct update {
+    float *vector, *times;
+    const float *curvatures;
+    int64_t *changed_at, version;
+    float factor, turns, turn_size, shrinking;
+};
+
+/* One column's part of an update, by the rule of ServerWeights. */
+static inline void add_one(const struct update *to, Py_ssize_t j, float change)
+{
+    float gain = damped(to->curvatures[j] * to->turn_size, to->turns);
+    to->changed_at[j] = to->version;
+    to->times[j] += 1;
+    float every = (float)to->version / to->times[j]; /* it is changed by one update in so many */
+    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * every) + gain * change * to->factor;
+}
+
+static PyObject *add_update(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[6];
+    struct update to;
+    struct content from;
+    long long version;
+    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lffff", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
+                          &to.turns, &to.turn_size, &to.shrinking))
+        return NULL;
+    Py_ssize_t count = 0;
+    int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len && b[3].len == b[0].len, "vectors of the server")
+        && open_content(&from, &b[4], &b[5], b[0].len / 4);
+    if (right) {
+        to.vector = b[0].buf, to.changed_at = b[1].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = version;
+        for (Py_ssize_t k = 0; k < from.count; k++)
+            if (value_at(&from, k) != 0) {
+                add_one(&to, column_at(&from, k), value_at(&from, k));
+                count++;
+            }
+    }
+    release_all(b, 6);
+    return right ? PyLong_FromSsize_t(count) : NULL;
+}
+
+/* base = values and local = values + (local - base), at the places. */
+static PyObject *take_in(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[4];
+    struct content from;
+    if (!PyArg_ParseTuple(arguments, "z*y*w*w*", &b[0], &b[1], &b[2], &b[3]))
+        return NULL;
+    int right = check(b[2].len == b[3].len, "base and local") && open_content(&from, &b[0], &b[1], b[2].len / 4);
+    if (right) {
+        float *base = b[2].buf, *local = b[3].buf;
+        for (Py_ssize_t k = 0; k < from.count; k++) {
+            Py_ssize_t j = column_at(&from, k);
+            local[j] = value_at(&from, k) + (local[j] - base[j]);
+            base[j] = value_at(&from, k);
+        }
+    }
+    release_all(b, 4);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+PyMethodDef exchange_methods[] = { /* of the module in _kernel.c */
+    {"subtract_at", subtract_at, METH_VARARGS, NULL},
+    {"pack_changes", pack_changes, METH_VARARGS, NULL},
+    {"pick_since", pick_since, METH_VARARGS, NULL},
+    {"add_update", add_update, METH_VARARGS, NULL},
+    {"take_in", take_in, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};

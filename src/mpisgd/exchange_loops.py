@@ -1,0 +1,150 @@
+"""The loops of the asynchronous exchange, from weights to messages and back: compiled, or NumPy's where they were not.
+
+The compiled ones are in `_exchange.c`, a part of the kernel.
+
+Vectors are of shape (column_count,): weights float32, versions int64. A message has **places**: place p is the column
+`columns[p]`, int32, or where `columns` is None p itself. Its content is float32 values, one for each place in order, or
+an array of PAIR: places with their values.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.compiled_loops import Float
+from mpisgd.vector_loops import damping
+
+PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
+
+Columns = NDArray[np.int32] | None
+Content = NDArray[Any]  # float32, or PAIR
+
+_kernel: Any
+try:
+    from mpisgd import _kernel
+except ImportError:
+    _kernel = None
+
+
+def subtract_at(
+    columns: NDArray[np.int32], vector: Float, base: Float, scale: float, threshold: float, changes: Float
+) -> int:
+    """Write (vector - base) scale at each place to `changes`, 0 up to the threshold; return how many are not 0."""
+    if _kernel is not None:
+        return int(_kernel.subtract_at(columns, vector, base, scale, threshold, changes))
+    np.subtract(vector[columns], base[columns], out=changes)
+    changes *= np.float32(scale)
+    changes[np.abs(changes) <= np.float32(threshold)] = 0
+    return int(np.count_nonzero(changes))
+
+
+def pack_changes(columns: Columns, changes: Float, vector: Float, base: Float, content: Content) -> None:
+    """Write the changes at all places to values, or those that are not 0 to pairs; set `base` to `vector` where not 0.
+
+    Raises:
+        ValueError: more pairs than there is room for, or too few values, with the compiled loops.
+
+    """
+    if _kernel is not None:
+        _kernel.pack_changes(columns, changes, vector, base, content)
+        return
+    places = np.flatnonzero(changes)
+    changed = places if columns is None else columns[places]
+    base[changed] = vector[changed]
+    if content.dtype == PAIR:
+        content["place"][: len(places)] = places
+        content["value"][: len(places)] = changes[places]
+    else:
+        content[:] = changes
+
+
+def pick_since(changed_at: NDArray[np.int64], version: int, vector: Float, pairs: NDArray[np.void]) -> int | None:
+    """Write the columns that changed after a version, with the vector there, to `pairs`; return how many there are.
+
+    None if there is no room for all of them.
+    """
+    if _kernel is not None:
+        count = int(_kernel.pick_since(changed_at, version, vector, pairs))
+        return None if count < 0 else count
+    found = np.flatnonzero(changed_at > version)
+    if len(found) > len(pairs):
+        return None
+    pairs["place"][: len(found)], pairs["value"][: len(found)] = found, vector[found]
+    return len(found)
+
+
+def add_update(
+    vector: Float,
+    changed_at: NDArray[np.int64],
+    times_changed: Float,
+    curvatures: Float,
+    columns: Columns,
+    content: Content,
+    *,
+    version: int,
+    factor: float,
+    turns: int,
+    turn_size: float,
+    shrinking: float,
+) -> int:
+    """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`; return how many are not 0.
+
+    Each column changed gets the version and counts one time more. With the gain g as in `vector_loops.damping` and r
+    the share of all versions that changed the column, its entry v becomes
+        v (1 + (1 - g) shrinking / r) + g d factor.
+
+    Raises:
+        ValueError: places out of range, or too few values, with the compiled loops.
+
+    """
+    if _kernel is not None:
+        return int(
+            _kernel.add_update(
+                vector,
+                changed_at,
+                times_changed,
+                curvatures,
+                columns,
+                content,
+                version,
+                factor,
+                turns,
+                turn_size,
+                shrinking,
+            )
+        )
+    changed, changes = _named(columns, content)
+    changed, changes = changed[changes != 0], changes[changes != 0]
+    changed_at[changed] = version
+    times_changed[changed] += 1
+    gain = np.empty_like(changes)
+    damping(curvatures[changed], turn_size, turns, gain)
+    every = np.float32(version) / times_changed[changed]
+    vector[changed] *= 1 + (1 - gain) * np.float32(shrinking) * every
+    vector[changed] += gain * changes * np.float32(factor)
+    return len(changed)
+
+
+def take_in(columns: Columns, content: Content, base: Float, local: Float) -> None:
+    """Set `base` to the values, and `local` to them plus what it was ahead of the base, at the content's places.
+
+    Raises:
+        ValueError: places out of range, or too few values, with the compiled loops.
+
+    """
+    if _kernel is not None:
+        _kernel.take_in(columns, content, base, local)
+        return
+    where, values = _named(columns, content)
+    ahead = local[where] - base[where]
+    base[where] = values
+    local[where] = values + ahead
+
+
+def _named(columns: Columns, content: Content) -> tuple[NDArray[Any], Float]:
+    """Return the columns of a content and their values."""
+    if content.dtype == PAIR:
+        places: NDArray[Any] = content["place"]
+        return (places if columns is None else columns[places]), content["value"]
+    return (np.arange(len(content)) if columns is None else columns), content

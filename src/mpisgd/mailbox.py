@@ -1,0 +1,107 @@
+"""A worker's end of the asynchronous exchange: its updates, the replies to them, and when to wait for these."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from mpisgd.channel import Channel
+from mpisgd.exchange_loops import Columns
+from mpisgd.job import Job
+from mpisgd.messages import Bytes
+from mpisgd.turn_keys import WorkerKeys
+from mpisgd.updates import UpdateHeader, UpdateRoom, largest_reply, unpack_reply
+from mpisgd.weights import WorkerWeights
+
+# After so many turns a worker knows whether to compute the next one while it waits for a reply. What is computed so is
+# a turn more stale, and gains at most the share that turns are of round trips: a fifth where these take as long as
+# LONG_WAIT turns. With 128 workers on two cores it cost as many passes again, and gained nothing.
+TURNS_TO_KNOW = 8
+LONG_WAIT = 4
+
+
+class Pace:
+    """Whether a worker computes while an update of its travels: at first it does, and after a few turns for good.
+
+    One that must not get far ahead of the others never does.
+
+    overlaps  whether it does
+    """
+
+    def __init__(self, *, may_overlap: bool) -> None:
+        self._turns: list[float] = []  # s
+        self._round_trips: list[float] = []  # s
+        self.overlaps = may_overlap
+
+    def count(self, turn: float, round_trip: float) -> None:
+        """Take note of how long a turn and the latest round trip took, in seconds (0: none yet)."""
+        if not self.overlaps or len(self._round_trips) == TURNS_TO_KNOW or round_trip == 0:
+            return
+        self._turns.append(turn)
+        self._round_trips.append(round_trip)
+        if len(self._round_trips) == TURNS_TO_KNOW:
+            self.overlaps = median(self._round_trips) < LONG_WAIT * median(self._turns)
+
+
+class Mailbox:
+    """A worker's exchange with the server, one update under way at most, and its copy of the weights."""
+
+    def __init__(self, channel: Channel, job: Job, weights: WorkerWeights, keys: WorkerKeys | None) -> None:
+        self._channel, self._keys = channel, keys
+        self._threshold = job.config.gradient_threshold
+        self._room = UpdateRoom(len(weights.local.vector))
+        self._columns: Columns = None  # of the reply that is due
+        self._sent_at: float | None = None  # of the update under way
+        self._round_trip = 0.0  # s, of the last update whose reply has come
+        self._pace = Pace(may_overlap=job.config.max_staleness is None)
+        self._waited = 0.0  # s, since the last update was sent
+        self.weights = weights
+        self.version = 0  # of the server's weights that these contain, the update under way counted in
+        self.rows = 0  # processed by all workers as far as known, the update under way counted in
+        self.stopped = False
+        channel.worker_expect_replies(largest_reply(len(weights.local.vector)))
+
+    def send_turn(self, version: int, rows: int, turn: int, took: float) -> None:
+        """Send what changed in a turn that began from that version; wait for the reply if that is the pace.
+
+        turn   its number, where turns have keys
+        took   s, with looks for the reply to the last update
+        """
+        self._pace.count(took, self._round_trip)
+        keys = self._keys
+        if keys is None:
+            content, decay = self.weights.take_turn(self._threshold, None, self._room)
+            header = UpdateHeader(version, rows, decay, self._round_trip, took, self._waited)
+            message = self._room.seal(header, content)
+        else:
+            wanted = keys.wanted_with(turn, overlaps=self._pace.overlaps)
+            content, decay = self.weights.take_turn(self._threshold, keys.of(turn), self._room)
+            header = UpdateHeader(version, rows, decay, self._round_trip, took, self._waited, turn, wanted)
+            message = self._room.seal(header, content, keys.to_tell(turn), keys.to_tell(wanted))
+            self._columns = keys.of(wanted)
+        self._sent_at, self._waited = self._channel.now(), 0.0
+        self._channel.worker_send_update(message)
+        self.version += 1
+        self.rows += rows
+        if not self._pace.overlaps:
+            self.wait()
+
+    def look(self) -> bool:
+        """Take in the reply if one is due and has come; tell whether one is still due."""
+        if self._sent_at is not None and (reply := self._channel.worker_poll_reply()) is not None:
+            self._take_in(reply)
+        return self._sent_at is not None
+
+    def wait(self) -> None:
+        """Wait for the reply to the update under way, if there is one, and take it in."""
+        if self._sent_at is not None:
+            began = self._channel.now()
+            reply = self._channel.worker_wait_reply()
+            self._waited += self._channel.now() - began
+            self._take_in(reply)
+
+    def _take_in(self, reply: Bytes) -> None:
+        assert self._sent_at is not None  # noqa: S101 - the callers see to it
+        self._round_trip, self._sent_at = self._channel.now() - self._sent_at, None
+        header, content = unpack_reply(reply)
+        self.stopped, self.version, self.rows = header.stop, header.version, header.rows
+        self.weights.hear(header, self._columns, content)

@@ -1,0 +1,132 @@
+"""What is said of the turns, against the same computed from all of them at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpisgd import turn_statistics
+from mpisgd.turn_statistics import TurnStatistics, percentile
+from strategies import examples
+
+
+class Turn(NamedTuple):
+    """What is counted of one turn, and of the reply to it."""
+
+    worker: int
+    staleness: int
+    round_trip: float
+    computing: float
+    waiting: float
+    ahead: int
+
+
+times = st.integers(1, 1000).map(lambda n: n / 8)  # sums of these are exact
+lists_of_turns = st.lists(
+    st.builds(
+        Turn,
+        worker=st.integers(1, 3),
+        staleness=st.integers(0, 12),
+        round_trip=st.just(0.0) | times,
+        computing=times,
+        waiting=times,
+        ahead=st.integers(0, 12),
+    ),
+    max_size=40,
+)
+
+
+def counted(turns: list[Turn]) -> TurnStatistics:
+    statistics = TurnStatistics()
+    for turn in turns:
+        statistics.count(turn.worker, turn.staleness, turn.round_trip, turn.computing, turn.waiting)
+        statistics.count_turns_ahead(turn.ahead)
+    return statistics
+
+
+def naive_percentile(values: list[float], percent: int) -> float:
+    """Return the least of the values that at least so many per cent of all do not exceed; 0 of none."""
+    enough = [v for v in values if 100 * sum(other <= v for other in values) >= percent * len(values)]
+    return min(enough, default=0)
+
+
+@examples
+@given(st.lists(times, max_size=40), st.integers(1, 100))
+def test_percentiles(values: list[float], percent: int) -> None:
+    assert percentile(values, percent) == naive_percentile(values, percent)
+
+
+@examples
+@given(lists_of_turns)
+def test_the_summary_is_of_all_turns(turns: list[Turn]) -> None:
+    """But for round trips of 0, which none had yet."""
+    round_trips = [turn.round_trip for turn in turns if turn.round_trip]
+    staleness = [turn.staleness for turn in turns]
+    assert counted(turns).summary() == {
+        "round_trip_p50": naive_percentile(round_trips, 50),
+        "round_trip_p99": naive_percentile(round_trips, 99),
+        "staleness_p50": naive_percentile(staleness, 50),
+        "staleness_max": max(staleness, default=0),
+        "turns_ahead_max": max((turn.ahead for turn in turns), default=0),
+    }
+
+
+@examples
+@given(lists_of_turns)
+def test_the_histograms_have_every_turn_once_and_in_order(turns: list[Turn]) -> None:
+    details = counted(turns).details(10.0)
+    for name, values in (
+        ("staleness", [turn.staleness for turn in turns]),
+        ("turns_ahead", [turn.ahead for turn in turns]),
+    ):
+        assert list(details[name].items()) == [(str(value), n) for value, n in sorted(Counter(values).items())]
+        assert sum(details[name].values()) == len(turns)
+
+
+@examples
+@given(lists_of_turns, st.sampled_from([0.0, 16.0]))
+def test_each_worker_has_its_own_round_trips_and_shares_of_time(turns: list[Turn], seconds: float) -> None:
+    workers = counted(turns).details(seconds)["workers"]
+    assert list(workers) == sorted({str(turn.worker) for turn in turns if turn.round_trip})
+    for worker, found in workers.items():
+        own = [turn for turn in turns if turn.worker == int(worker)]
+        round_trips = [turn.round_trip for turn in own if turn.round_trip]
+        assert found == {
+            "round_trip_p50": naive_percentile(round_trips, 50),
+            "round_trip_p99": naive_percentile(round_trips, 99),
+            "computing": sum(turn.computing for turn in own) / seconds if seconds else 0.0,
+            "waiting": sum(turn.waiting for turn in own) / seconds if seconds else 0.0,
+        }
+
+
+@examples
+@given(st.lists(times, max_size=40))
+def test_in_lock_step_only_round_trips_are_counted(round_trips: list[float]) -> None:
+    statistics = TurnStatistics()
+    for start in range(0, len(round_trips), 7):
+        statistics.count_round_trips(round_trips[start : start + 7])
+    assert statistics.summary() == {
+        "round_trip_p50": naive_percentile(round_trips, 50),
+        "round_trip_p99": naive_percentile(round_trips, 99),
+        "staleness_p50": 0,
+        "staleness_max": 0,
+        "turns_ahead_max": 0,
+    }
+    assert statistics.details(1.0) == {"staleness": {}, "turns_ahead": {}, "workers": {}}
+
+
+def test_round_trips_are_of_the_latest_turns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each worker, and of all; everything else is of all turns."""
+    monkeypatch.setattr(turn_statistics, "RECENT_TURNS", 3)
+    turns = [Turn(1, 9, 8.0, 1.0, 0.0, 5), *(Turn(1, 0, t, 1.0, 0.0, 0) for t in (1.0, 2.0, 3.0))]
+    statistics = counted([*turns, *(Turn(2, 0, t, 1.0, 0.0, 0) for t in (4.0, 5.0))])
+    assert statistics.summary()["round_trip_p50"] == 4.0
+    assert statistics.summary()["staleness_max"] == 9
+    details = statistics.details(8.0)
+    assert details["workers"]["1"]["round_trip_p99"] == 3.0
+    assert details["workers"]["1"]["computing"] == 0.5
+    assert details["turns_ahead"] == {"0": 5, "5": 1}

@@ -1,0 +1,93 @@
+"""How long turns are, and when they exchange their own columns alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.turns import (
+    EXCHANGES_BY_WORKER,
+    EXCHANGES_OF_TWO,
+    FEWEST_BY_KEYS,
+    FEWEST_EXCHANGES,
+    LONGEST_TURN,
+    MOST_BY_KEYS,
+    WIDE,
+    are_by_keys,
+    turn_rows,
+)
+from strategies import examples
+
+ASYNC = Config(mode="async")
+configs = st.builds(Config, mode=st.sampled_from(["sync", "async"]), sharding=st.sampled_from(["partition", "sample"]))
+column_counts, row_counts = st.integers(1, 50_000_000), st.integers(1_000, 100_000_000)
+row_lengths = st.floats(0, 10_000)
+many = st.integers(2 + (FEWEST_BY_KEYS - EXCHANGES_OF_TWO) // EXCHANGES_BY_WORKER + 1, 1_000)
+
+
+@examples
+@given(configs, st.floats(1, 1e6), column_counts, row_lengths)
+def test_keys_are_for_async_turns_of_the_same_few_elements(
+    config: Config, rows: float, columns: int, row_length: float
+) -> None:
+    few = rows * row_length < MOST_BY_KEYS * columns
+    suits = config.mode == "async" and config.sharding == "partition"
+    suits = suits and (config.gradient_threshold == 0 or columns >= WIDE)
+    assert are_by_keys(config, rows, columns, row_length) == (few and suits)
+
+
+@pytest.mark.parametrize(("rows", "by_keys"), [(39, True), (40, False)])
+def test_few_elements_are_those_of_few_columns(rows: int, by_keys: bool) -> None:
+    assert are_by_keys(ASYNC, rows, 1_000, 100.0) == by_keys
+    assert not are_by_keys(Config(), rows, 1_000, 100.0)
+    assert not are_by_keys(Config(mode="async", sharding="sample"), rows, 1_000, 100.0)
+
+
+@examples
+@given(configs, column_counts, row_counts, st.integers(1, 1_000), row_lengths)
+def test_a_turn_is_a_shard_at_most_and_never_without_end(
+    config: Config, columns: int, rows: int, workers: int, row_length: float
+) -> None:
+    found = turn_rows(config, columns, rows, workers, row_length)
+    assert 0 < found <= min(rows / workers, LONGEST_TURN)
+
+
+@examples
+@given(configs, st.integers(1, WIDE - 1), row_counts, many, row_lengths)
+def test_many_workers_exchange_so_often_at_least(
+    config: Config, columns: int, rows: int, workers: int, row_length: float
+) -> None:
+    shard = rows / workers
+    found = turn_rows(config, columns, rows, workers, row_length)
+    assert found <= shard / FEWEST_EXCHANGES * (1 + 1e-9)
+    if are_by_keys(config, found, columns, row_length):
+        assert found <= shard / FEWEST_BY_KEYS * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("mode", "exchanges"), [("sync", FEWEST_EXCHANGES), ("async", FEWEST_BY_KEYS)])
+def test_an_exchange_that_is_worth_little_is_made_all_the_same(mode: str, exchanges: int) -> None:
+    """Of so many columns and so few rows that no turn is worth an exchange of what it costs."""
+    shard, workers = 320, 128
+    config = Config(mode=mode)  # type: ignore[arg-type]
+    assert turn_rows(config, WIDE - 1, shard * workers, workers, 5.0) == shard / exchanges
+
+
+def test_in_lock_step_a_turn_of_wide_rows_may_be_a_whole_shard() -> None:
+    assert turn_rows(Config(), WIDE, 320 * 128, 128, 5.0) == 320
+    assert turn_rows(ASYNC, WIDE, 320 * 128, 128, 5.0) == 320 / FEWEST_BY_KEYS
+
+
+@pytest.mark.parametrize(("mode", "sharding"), [("async", "partition"), ("async", "sample"), ("sync", "partition")])
+@pytest.mark.parametrize("columns", [WIDE - 1, WIDE])
+@pytest.mark.parametrize("iterations", [1, 1_000_000, None])
+def test_a_worker_has_only_its_own_columns_of_wide_rows_by_keys(
+    mode: str, sharding: str, columns: int, iterations: int | None
+) -> None:
+    config = Config(mode=mode, sharding=sharding, iterations=iterations)  # type: ignore[arg-type]
+    job = Job.planned(config, columns, 20_000, 2, 50.0)
+    assert job.by_keys == (mode == "async" and sharding == "partition" and iterations != 1_000_000)
+    assert job.wide == (job.by_keys and columns == WIDE)
+    assert Job.from_json(job.to_json()) == job

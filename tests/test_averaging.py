@@ -44,6 +44,14 @@ def test_points_close_to_each_other_are_left_out():
     assert average.weights(other).weights()[0] > 1
 
 
+def test_however_many_the_columns_points_are_taken_in_several_times_a_pass():
+    job = Job(Config(), 3_000_000, 800)
+    average, rows = Average(job, 2), range(0, 801, 50)
+    for done in rows:
+        average.look(ScaledVector(np.full(2, done, np.float32)), done)
+    assert average.weights(ScaledVector(np.zeros(2, np.float32))).weights()[0] > 400
+
+
 def test_before_any_point_the_weights_stand_for_themselves():
     weights = ScaledVector(np.ones(2, np.float32), 0.5)
     np.testing.assert_array_equal(Average(JOB, 2).weights(weights).weights(), [0.5, 0.5])

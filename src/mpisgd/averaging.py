@@ -10,10 +10,10 @@ from mpisgd.svm import ScaledVector
 
 # The weight of late steps against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
 LATENESS = 3
-MOST_PER_PASS = 80
-LEAST_ROWS = (
-    0.005  # of each column, between two times: all columns are gone through, which is to cost less than the rows
-)
+# Each goes through all columns, and is to cost less than the rows in between: so many rows for each column, where that
+# leaves LEAST_PER_PASS.
+MOST_PER_PASS, LEAST_PER_PASS = 80, 8
+ROWS_BY_COLUMN = 0.005
 
 
 class Average:
@@ -23,9 +23,10 @@ class Average:
     other add little, so they are taken in a few dozen times a pass and not after every step.
     """
 
-    def __init__(self, job: Job, column_count: int) -> None:
-        self._vector = np.zeros(column_count, np.float32)
-        self._every_rows = max(job.learning_rows / MOST_PER_PASS, column_count * LEAST_ROWS)
+    def __init__(self, job: Job, length: int) -> None:
+        self._vector = np.zeros(length, np.float32)
+        every = max(job.learning_rows / MOST_PER_PASS, job.column_count * ROWS_BY_COLUMN)
+        self._every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
         self._next_rows = 0.0
         self._taken = 0
 
@@ -54,6 +55,6 @@ class Latest:
         return ScaledVector(weights.weights())
 
 
-def made_for(job: Job, column_count: int) -> Average | Latest:
-    """Return what the run is to be measured by and to leave, of that many weights."""
-    return Average(job, column_count) if job.config.averaging else Latest()
+def made_for(job: Job, length: int) -> Average | Latest:
+    """Return what the run is to be measured by and to leave, of as many weights as there are here."""
+    return Average(job, length) if job.config.averaging else Latest()

@@ -107,10 +107,6 @@ def wide(tmp_path: Path) -> Wide:
     return Wide(path, rows_from(rows[ROWS:], COLUMNS), np.array(labels[ROWS:], np.float32), occurring)
 
 
-# The average takes weights in less often, the more columns there are, and not after the same rows in the two ways.
-WIDE_LEARNING = (*LEARNING, "--no-averaging")
-
-
 def run_densely(channel: Channel, directory: Path, *arguments: str) -> Result | None:
     """Train with weights of all columns on every worker."""
     with pytest.MonkeyPatch.context() as patch:
@@ -138,7 +134,7 @@ def assert_learnt_alike(wide: Wide, found: Result, densely: Result) -> None:
 
 
 def test_wide_rows_are_learnt_as_with_weights_of_all_columns(channel: Channel, tmp_path: Path, wide: Wide):
-    options = ("--data", str(wide.path), *WIDE_LEARNING, "--passes", "10")
+    options = ("--data", str(wide.path), *LEARNING, "--passes", "10")
     found = run(channel, tmp_path / "own", *options)
     densely = run_densely(channel, tmp_path / "all", *options)
     if found and densely:
@@ -147,7 +143,7 @@ def test_wide_rows_are_learnt_as_with_weights_of_all_columns(channel: Channel, t
 
 def test_wide_rows_go_on_from_a_model(channel: Channel, tmp_path: Path, wide: Wide):
     """Which has weights in columns, too, that no worker has: these are there in the end as well."""
-    options = ("--data", str(wide.path), *WIDE_LEARNING)
+    options = ("--data", str(wide.path), *LEARNING)
     first = run(channel, tmp_path / "first", *options, "--passes", "3")
     options = (*options, "--passes", "5", "--initial-model", str(tmp_path / "first" / "model.h5"))
     found = run(channel, tmp_path / "own", *options)
@@ -159,7 +155,7 @@ def test_wide_rows_go_on_from_a_model(channel: Channel, tmp_path: Path, wide: Wi
 
 @pytest.mark.parametrize(("switch", "bound"), [("--no-bias", "none"), ("--normalize", "1")])
 def test_wide_rows_with_other_settings(channel: Channel, tmp_path: Path, wide: Wide, switch, bound):
-    options = ("--data", str(wide.path), *WIDE_LEARNING, "--passes", "3", switch, "--max-staleness", bound)
+    options = ("--data", str(wide.path), *LEARNING, "--passes", "3", switch, "--max-staleness", bound)
     found = run(channel, tmp_path / "own", *options)
     densely = run_densely(channel, tmp_path / "all", *options)
     if found and densely:
@@ -180,7 +176,6 @@ def test_turns_of_empty_rows_exchange_nothing_and_go_on(channel: Channel, tmp_pa
     path = tmp_path / "rows.svm"
     path.write_text("".join(rows))
     options = ("--no-bias", "--iterations", "1", "--batch-size", "1", "--passes", "2", "--patience", "none")
-    options = (*options, "--no-averaging")  # of so many columns it would have the first weights alone: none
     for bound in ("none", "0"):
         result = run(
             channel, tmp_path / bound, "--data", str(path), "--mode", "async", "--max-staleness", bound, *options

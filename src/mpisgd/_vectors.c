@@ -1,7 +1,7 @@
 /* The loops over vectors of the weights: what an exchange does to every column.
 
    vector_loops.py is the only caller, says what each function computes, and has the same in NumPy where this file was not
-   compiled; tests hold the two to each other. Weights and changes are float32, lists of columns int32, versions int64. */
+   compiled; tests hold the two to each other. All vectors are float32. */
 
 #include "_kernel.h"
 

@@ -218,6 +218,14 @@ class Channel:
         self._comm.Recv(self._updates, worker, tag)
         return Letter(tag, worker, self._updates[:size])
 
+    def worker_reuse_update(self) -> None:
+        """Wait until the last update has left, which it has once its reply has come: its memory is free again."""
+        self._wait_until_left(SERVER, Tag.UPDATE)
+
+    def server_reuse_reply(self, worker: int) -> None:
+        """Wait until the last reply to this worker has left, which it has once the next update has come."""
+        self._wait_until_left(worker, Tag.REPLY)
+
     def server_reply(self, worker: int, reply: Bytes) -> None:
         """Answer a worker's update; waits only for the answer before it to leave, which it has."""
         self._send(worker, Tag.REPLY, reply)
@@ -239,9 +247,12 @@ class Channel:
 
     # --- below the pairs
     def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
+        self._wait_until_left(rank, tag)
+        self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
+
+    def _wait_until_left(self, rank: int, tag: Tag) -> None:
         if not self._has_left(rank, tag):
             self.wait_until(lambda: self._has_left(rank, tag))
-        self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
 
     def _has_left(self, rank: int, tag: Tag) -> bool:
         """Tell whether the last message of this tag to that rank has left; if so, let go of its memory."""

@@ -70,13 +70,15 @@ class Config:
     iterations: int | None = setting(
         None,
         "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 4 exchanges, and 6 more for"
-        " each worker beyond the second; fewer, but 16, where columns or workers are many; at most 98,304 rows",
+        " each worker beyond the second; fewer, 16 at least, where columns or workers are many (async, by keys: 32;"
+        " sync with a million columns: 1); at most 98,304 rows",
         unit="steps",
         ge=1,
     )
     max_staleness: int | None = setting(
         None,
-        "async: turns that a worker may be ahead of the slowest when it begins one; 0: lock step; none: any number",
+        "async: turns that a worker may be ahead of the slowest when it begins one; 0: lock step; none: any number (the"
+        " log's staleness counts updates by others, of which there may be more)",
         unit="turns",
         ge=0,
     )
@@ -87,7 +89,7 @@ class Config:
         "damped",
         "the workers' changes of a weight are averaged (mean, as the original did in sync mode), added up (sum), or"
         " added up and damped the more, the further a turn alone moves that weight (damped); async: added up (mean,"
-        " sum), or damped as in a round with all updates merged meanwhile (damped)",
+        " sum), or damped as in a round with twice as many turns as were merged meanwhile (damped)",
     )
     averaging: bool = setting(
         True, "measure and save the weights' average over the run so far, later ones counting more, not the last ones"

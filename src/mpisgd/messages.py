@@ -25,13 +25,13 @@ class Tag(IntEnum):
 
     ROWS = 1  # server -> worker: a block of the worker's shard
     UPDATE = 2  # worker -> server: what a turn changed; also asks for the weights
-    REPLY = 3  # server -> worker: what changed since the worker's last version, or STOP
+    REPLY = 3  # server -> worker: weights that changed, or those asked for; or STOP; of wide rows also the initial ones
     NEXT_SHARD = 4  # worker -> server: has begun on its next sample, wants the one after
     GONE = 5  # worker -> server: has been told to stop and leaves
     REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
     ORDER = 7  # server -> leader: in lock step, what to do
-    COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
     SUM = 8  # leader -> server: the sum of numbers that the workers settle something by
+    COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
 
 
 @unique

@@ -1,7 +1,8 @@
 """The server: rank 0 measures the weights, and in async mode owns them.
 
 sync    the workers merge among themselves (one Allreduce a round); measure what their leader reports
-async   repeat: take whichever update has come, add it, answer with what changed; measure when none has
+async   repeat: take whichever update has come, add it, answer with the weights that the worker needs, or later if it is
+        too far ahead of the others; measure when none has come
 both    once there is a reason to stop, tell each worker when it next asks; return when all have gone
 """
 
@@ -178,6 +179,7 @@ class AsyncServer:
     def _reply(self, worker: int, asked: Keys | None, *, stop: bool) -> None:
         weights, monitor, room = self._weights, self._monitor, self._rooms[worker]
         told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
+        self._channel.server_reuse_reply(worker)
         values = weights.changes_since(self._heard_version[worker], room) if asked is None else weights.at(asked, room)
         reply = room.seal(told, values)
         self._heard_version[worker] = weights.version

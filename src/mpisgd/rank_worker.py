@@ -130,17 +130,17 @@ def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
 def work_async(channel: Channel, beginning: Beginning, learner: Learner) -> None:
     """Take turns at this worker's own pace: while an update and its reply travel, the next turn is computed.
 
-    The reply is taken in between two steps, as soon as it is there, so the rest of the turn has fresher weights. Where
-    replies take much longer than turns do (see `mailbox.Pace`), the worker waits for them instead.
+    The reply is taken in between two steps, as soon as it is there: of all columns, it freshens the rest of the turn;
+    by keys, it is for the turn after. Where replies take much longer than turns do (see `mailbox.Pace`), the worker
+    waits for them instead.
     """
     job = beginning.job
     mailbox = Mailbox(channel, job, WorkerWeights(beginning.weights), learner.keys())
-    while True:
+    while not mailbox.stopped:
         version, rows_known, turn = mailbox.version, mailbox.rows, learner.number
         began = channel.now()
         rows = learner.turn(mailbox.weights.local, job.step_size(rows_known), mailbox.look)
         took = channel.now() - began
         mailbox.wait()
-        if mailbox.stopped:
-            return
-        mailbox.send_turn(version, rows, turn, took)
+        if not mailbox.stopped:
+            mailbox.send_turn(version, rows, turn, took)

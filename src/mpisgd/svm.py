@@ -168,7 +168,7 @@ class Objective:
         coefficients = self.loss.bounded_step(margins, np.float32(step_size) * squared_norms[start:stop])
         coefficients *= batch_labels
         coefficients *= np.float32(step_size / weights.scale)
-        bias = weights.vector[-1]
+        bias = weights.vector[-1] if self.has_bias else np.float32(0)
         rows.add_weighted_sum(coefficients, start, weights.vector)
         if self.has_bias:
             # as the scale has shrunk it already

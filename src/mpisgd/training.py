@@ -42,7 +42,8 @@ from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
-# counts, curvatures, average, two lists of changes, update and reply; before, sums in float64.
+# counts, curvatures, average and an update with its keys; before, sums in float64. Beside them, a reply for each worker
+# where these are of all columns.
 VECTORS = 12
 GENERATED_NOTE = (
     "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
@@ -97,15 +98,16 @@ def _facts(channel: Channel, weights: Float) -> tuple[NDArray[np.float64], float
 
 def _wide_facts(channel: Channel, job: Job, weights: Float) -> tuple[NDArray[np.float64], float]:
     """Return the same, where each worker has, and is given, the weights of its own columns alone."""
-    told = {worker: unpack_columns(message) for worker, message in channel.server_take_columns().items()}
+    told = channel.server_take_columns()
     began = channel.now()
     facts = np.zeros(3 + job.column_count)
-    for names, some in told.values():
+    for message in told.values():
+        names, some = unpack_columns(message)
         facts[:3] += some[:3]
         facts[3 + names] += some[3:]  # a worker names a column once
     channel.server_announce(json.dumps([*facts[:3].tolist(), largest_mean_square(job, facts)]))
-    for worker, (names, _) in told.items():
-        channel.server_give_weights(worker, weights[names])
+    for worker, message in told.items():
+        channel.server_give_weights(worker, weights[unpack_columns(message)[0]])
     channel.wait_until_sent()
     return facts, began
 
@@ -136,7 +138,7 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
     plan = RowPlan(dataset, config, len(channel.workers))
     row_length = float(dataset.row_lengths("train").mean())
     job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers), row_length)
-    initial = _initial_weights(job, dataset)
+    initial = _initial_weights(job, dataset, len(channel.workers))
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory
 
@@ -158,9 +160,10 @@ def _open(config: Config, console: Console) -> Dataset:
     return MemoryDataset("generated", made.rows.column_count, ("-1", "1"), parts)
 
 
-def _initial_weights(job: Job, dataset: Dataset) -> Float:
+def _initial_weights(job: Job, dataset: Dataset, workers: int) -> Float:
     """Return zeros, or a saved model's weights, float32 (column_count,)."""
-    needed = 4 * VECTORS * job.column_count
+    replies = workers if job.config.mode == "async" and not job.by_keys else 0
+    needed = 4 * (VECTORS + replies) * job.column_count
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise DataError(

@@ -12,8 +12,9 @@ from mpisgd.config import Config
 # Exchanges of each worker in a pass: so many of two workers, and so many more for each beyond. On 35 times RCV1's rows
 # two workers learn as much with 4 as with 48, eight need 48.
 EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 4, 6
-# So many there are in any case, however little each is worth: with one exchange a pass 128 workers learnt RCV1 in 50
-# passes, with these in 12, where one worker takes 9. Of wide rows an exchange in lock step takes longer than a pass.
+# So many there are in any case, but for whole batches, however little each is worth: with one exchange a pass 128
+# workers learnt RCV1 in 50 passes, with ten (turns of two batches) in 12, where one worker takes 9. Of wide rows an
+# exchange in lock step takes longer than a pass.
 FEWEST_EXCHANGES, FEWEST_BY_KEYS = 16, 32
 WIDE = 1_000_000  # columns
 # Elements that a turn goes through for each column and worker beyond the first to be worth an exchange of all columns:

@@ -48,7 +48,7 @@ class ReplyHeader(NamedTuple):
     log_folded: float  # log of all that was folded from the scale into the vector so far
 
 
-_UPDATE = struct.Struct("<qqdddd6i")  # header; pairs or VALUES, values, keys of the turn, keys of the one wanted
+_UPDATE = struct.Struct("<qqdddd6i")  # header; keys of the turn, of the one wanted; pairs or VALUES, values
 _REPLY = struct.Struct("<qqqdd2i")  # header; pairs or VALUES, values
 assert _UPDATE.size % 8 == _REPLY.size % 8 == 0  # noqa: S101 - so that pairs are aligned
 

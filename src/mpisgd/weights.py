@@ -21,8 +21,8 @@ from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, UpdateRoom, dense_is_sm
 # Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
 SMALLEST_SCALE = 1e-6
 # As how many turns of a round an update counts that came in between. In a round they would all be merged at once; one
-# after the other, each answers to weights that many others are about to correct as well, which swings where it counts
-# as 1. (A delayed step settles soonest at 1/e of what swings.) Eight workers learn as well with 1, 128 with 2.
+# after the other, each answers to weights that many others are about to correct as well, and w' = -a w(t - s) settles
+# soonest at a = 1/(e s), not at 1/s. So 2.7 would be its due; eight workers learn best with 1, 128 with more than 2.
 STALE_TURNS = 2
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from both_ways import COLUMNS, CURVATURES, assert_same_both_ways, changed, vector
 from exchange import at, pairs
-from mpisgd import compiled_loops, exchange_loops
+from mpisgd import compiled_loops, exchange_loops, vector_loops
 from mpisgd.exchange_loops import PAIR, Columns, Content
 from strategies import examples
 
@@ -48,17 +48,17 @@ def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: 
 
 @examples
 @given(key_lists, vector, vector, st.sampled_from([1.0, 0.75]), thresholds)
-def test_subtract_at(columns: Any, mine: Any, base: Any, scale: float, threshold: float) -> None:
+def test_subtract_at_columns(columns: Any, mine: Any, base: Any, scale: float, threshold: float) -> None:
     base[::2] = mine[::2]
     changes = np.empty(len(columns), np.float32)
     assert_same_both_ways(
-        lambda *a: exchange_loops.subtract_at(a[0], a[1], a[2], scale, threshold, a[3]), columns, mine, base, changes
+        lambda *a: vector_loops.subtract(a[1], a[2], scale, threshold, a[3], a[0]), columns, mine, base, changes
     )
 
 
 def test_what_is_not_a_number_is_not_held_back() -> None:
     mine, changes = np.array([1, np.nan, 7, np.inf], np.float32), np.empty(3, np.float32)
-    found = exchange_loops.subtract_at(at([0, 1, 3]), mine, np.zeros(4, np.float32), 1.0, 4.0, changes)
+    found = vector_loops.subtract(mine, np.zeros(4, np.float32), 1.0, 4.0, changes, at([0, 1, 3]))
     assert found == 2
     np.testing.assert_array_equal(changes, [0, np.nan, np.inf])
 
@@ -170,8 +170,8 @@ def test_arrays_of_different_lengths_are_refused() -> None:
     short, long = np.zeros(COLUMNS - 1, np.float32), np.zeros(COLUMNS, np.float32)
     few, no_pairs = at([0, 1]), np.zeros(COLUMNS, PAIR)
     calls: list[Callable[[], object]] = [
-        lambda: exchange_loops.subtract_at(few, long, short, 1.0, 0.0, long[:2]),
-        lambda: exchange_loops.subtract_at(few, long, long, 1.0, 0.0, long),
+        lambda: vector_loops.subtract(long, short, 1.0, 0.0, long[:2], few),
+        lambda: vector_loops.subtract(long, long, 1.0, 0.0, long, few),
         lambda: exchange_loops.pack_changes(None, long, long, short, no_pairs),
         lambda: exchange_loops.pack_changes(None, short, long, long, no_pairs),
         lambda: exchange_loops.pack_changes(None, long, long, long, short),

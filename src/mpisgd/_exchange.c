@@ -47,29 +47,6 @@ static int open_content(struct content *to, const Py_buffer *columns, const Py_b
     return check(to->count == 0 || largest < (uint64_t)places, "place out of range");
 }
 
-/* changes[p] = (vector - base) scale of the column at p, where that is above the threshold or not a number, else 0. */
-static PyObject *subtract_at(PyObject *module, PyObject *arguments)
-{
-    Py_buffer b[4];
-    double scale, threshold;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*ddw*", &b[0], &b[1], &b[2], &scale, &threshold, &b[3]))
-        return NULL;
-    int right = check(b[1].len == b[2].len, "vector and base") && check(b[0].len == b[3].len, "columns and changes");
-    Py_ssize_t count = 0;
-    if (right) {
-        const int32_t *columns = b[0].buf;
-        const float *vector = b[1].buf, *base = b[2].buf;
-        float *changes = b[3].buf, factor = (float)scale, least = (float)threshold;
-        for (Py_ssize_t p = 0; p < b[0].len / 4; p++) {
-            float change = (vector[columns[p]] - base[columns[p]]) * factor;
-            changes[p] = fabsf(change) <= least ? 0 : change;
-            count += changes[p] != 0;
-        }
-    }
-    release_all(b, 4);
-    return right ? PyLong_FromSsize_t(count) : NULL;
-}
-
 /* Writes the changes to a message: all of them to values, or to pairs those that are not 0, for which there must be room;
    sets the base to the vector where they are not 0. Which are is not to be guessed by the processor: each pair is written,
    and the next place only moved on to where there was a change. */
@@ -191,7 +168,6 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
 }
 
 PyMethodDef exchange_methods[] = { /* of the module in _kernel.c */
-    {"subtract_at", subtract_at, METH_VARARGS, NULL},
     {"pack_changes", pack_changes, METH_VARARGS, NULL},
     {"pick_since", pick_since, METH_VARARGS, NULL},
     {"add_update", add_update, METH_VARARGS, NULL},

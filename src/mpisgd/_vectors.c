@@ -1,30 +1,44 @@
 /* The loops over vectors of the weights: what an exchange does to every column.
 
    vector_loops.py is the only caller, says what each function computes, and has the same in NumPy where this file was not
-   compiled; tests hold the two to each other. All vectors are float32. */
+   compiled; tests hold the two to each other. All vectors are float32, lists of columns int32. */
 
 #include "_kernel.h"
 
-/* changes = (mine - shared) scale where that is above the threshold or not a number, else 0; returns how many are not 0. */
+/* (mine - shared) scale where that is above the threshold or not a number, else 0. */
+static inline float change_of(float mine, float shared, float scale, float threshold)
+{
+    float change = (mine - shared) * scale;
+    return fabsf(change) <= threshold ? 0 : change;
+}
+
+/* The changes of all columns, or of the named ones, which are trusted to be in range; returns how many are not 0. */
 static PyObject *subtract(PyObject *module, PyObject *arguments)
 {
-    Py_buffer b[3];
+    Py_buffer b[4];
     double scale, threshold;
-    if (!PyArg_ParseTuple(arguments, "y*y*ddw*", &b[0], &b[1], &scale, &threshold, &b[2]))
+    if (!PyArg_ParseTuple(arguments, "y*y*ddw*z*", &b[0], &b[1], &scale, &threshold, &b[2], &b[3]))
         return NULL;
-    int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights and changes");
+    int right = check(b[0].len == b[1].len && b[2].len == (b[3].buf != NULL ? b[3].len : b[0].len), "weights and changes");
     int32_t count = 0;
     if (right) {
         const float *mine = b[0].buf, *shared = b[1].buf;
+        const int32_t *columns = b[3].buf;
         float *changes = b[2].buf, factor = (float)scale, least = (float)threshold;
-        #pragma omp simd reduction(+ : count)
-        for (Py_ssize_t j = 0; j < b[2].len / 4; j++) {
-            float change = (mine[j] - shared[j]) * factor;
-            changes[j] = fabsf(change) <= least ? 0 : change;
-            count += changes[j] != 0;
+        if (columns != NULL) {
+            for (Py_ssize_t p = 0; p < b[2].len / 4; p++) {
+                changes[p] = change_of(mine[columns[p]], shared[columns[p]], factor, least);
+                count += changes[p] != 0;
+            }
+        } else {
+            #pragma omp simd reduction(+ : count)
+            for (Py_ssize_t j = 0; j < b[2].len / 4; j++) {
+                changes[j] = change_of(mine[j], shared[j], factor, least);
+                count += changes[j] != 0;
+            }
         }
     }
-    release_all(b, 3);
+    release_all(b, 4);
     return right ? PyLong_FromLong(count) : NULL;
 }
 

@@ -12,31 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float
+from mpisgd.compiled_loops import Float, _kernel
 from mpisgd.vector_loops import damping
 
 PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
 
 Columns = NDArray[np.int32] | None
 Content = NDArray[Any]  # float32, or PAIR
-
-_kernel: Any
-try:
-    from mpisgd import _kernel
-except ImportError:
-    _kernel = None
-
-
-def subtract_at(
-    columns: NDArray[np.int32], vector: Float, base: Float, scale: float, threshold: float, changes: Float
-) -> int:
-    """Write (vector - base) scale at each place to `changes`, 0 up to the threshold; return how many are not 0."""
-    if _kernel is not None:
-        return int(_kernel.subtract_at(columns, vector, base, scale, threshold, changes))
-    np.subtract(vector[columns], base[columns], out=changes)
-    changes *= np.float32(scale)
-    changes[np.abs(changes) <= np.float32(threshold)] = 0
-    return int(np.count_nonzero(changes))
 
 
 def pack_changes(columns: Columns, changes: Float, vector: Float, base: Float, content: Content) -> None:

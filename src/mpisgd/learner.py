@@ -80,6 +80,7 @@ class Learner:
         self._begin_shard(shard)
         assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
         self._iterations = job.config.iterations
+        self._turn_rows = self._iterations * job.config.batch_size
         self._by_keys = job.by_keys
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0
@@ -112,12 +113,11 @@ class Learner:
     @property
     def number(self) -> int:
         """The number, in a pass, of the turn that comes next, where turns have keys."""
-        return self._next_row // (self._iterations * self._config.batch_size)
+        return self._next_row // self._turn_rows
 
     def keys(self) -> WorkerKeys | None:
         """Return the account of this worker's keys, if its turns have any."""
-        turn_rows = self._iterations * self._config.batch_size
-        return WorkerKeys(self._shard.rows, turn_rows, self._shards.names) if self._by_keys else None
+        return WorkerKeys(self._shard.rows, self._turn_rows, self._shards.names) if self._by_keys else None
 
     def _steps_of_turn(self) -> int:
         """Return the steps of a turn; one that has keys and ended early is taken to the end it had."""

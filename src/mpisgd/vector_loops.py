@@ -6,24 +6,32 @@ side; in NumPy the same takes a dozen passes and as many arrays.
 All vectors are float32 (column_count,).
 """
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float
-
-_kernel: Any
-try:
-    from mpisgd import _kernel
-except ImportError:
-    _kernel = None
+from mpisgd.compiled_loops import Float, _kernel
 
 
-def subtract(mine: Float, shared: Float, scale: float, threshold: float, changes: Float) -> int:
-    """Write (mine - shared) scale to `changes`, 0 up to the threshold; return how many of them are not 0."""
+def subtract(
+    mine: Float,
+    shared: Float,
+    scale: float,
+    threshold: float,
+    changes: Float,
+    columns: NDArray[np.int32] | None = None,
+) -> int:
+    """Write (mine - shared) scale to `changes`, 0 up to the threshold; return how many of them are not 0.
+
+    Of all columns, or of these, which must be in range: `changes` is float32 (columns,) then.
+
+    Raises:
+        ValueError: vectors of lengths that do not fit, with the compiled loops.
+
+    """
     if _kernel is not None:
-        return int(_kernel.subtract(mine, shared, scale, threshold, changes))
-    np.subtract(mine, shared, out=changes)
+        return int(_kernel.subtract(mine, shared, scale, threshold, changes, columns))
+    where = slice(None) if columns is None else columns
+    np.subtract(mine[where], shared[where], out=changes)
     changes *= np.float32(scale)
     changes[np.abs(changes) <= np.float32(threshold)] = 0
     return int(np.count_nonzero(changes))

@@ -115,12 +115,8 @@ class WorkerWeights:
         Returns the changes of the weights at `columns`, outside of which it changed nothing, and the turn's decay.
         """
         vector, base, scale = self.local.vector, self._base, self.local.scale
-        if columns is None:
-            changes = self._changes
-            count = vector_loops.subtract(vector, base, scale, threshold, changes)
-        else:
-            changes = self._changes[: len(columns)]
-            count = exchange_loops.subtract_at(columns, vector, base, scale, threshold, changes)
+        changes = self._changes if columns is None else self._changes[: len(columns)]
+        count = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
         content = room.values(len(changes)) if dense_is_smaller(count, len(changes)) else room.pairs(count)
         exchange_loops.pack_changes(columns, changes, vector, base, content)
         decay, self._scale_sent = scale / self._scale_sent, scale

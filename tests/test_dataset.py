@@ -403,6 +403,7 @@ def test_a_signal_in_the_midst_of_writing_comes_out_as_itself(good: Path, monkey
         return write_as_before(self, content)
 
     monkeypatch.setattr(dataset_writer._Output, "write", write_and_be_interrupted)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts in a shell's background inherits none
     with pytest.raises(KeyboardInterrupt):
         write(good, [("train", sparse([[(0, 1.0)]]))], [True])
     with pytest.raises(SignalledError, match="SIGINT") as caught, interruptible():

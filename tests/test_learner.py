@@ -22,9 +22,9 @@ ONE_SHARD: Any = SimpleNamespace(renews=False, names=None)  # what a learner ask
 ABSURD = 1e9  # a step size whose penalty leaves next to nothing of the weights: the turn ends after one step
 
 
-def made(shard: Shard, batch_size: int, iterations: int, *, by_keys: bool) -> Learner:
+def made(shard: Shard, batch_size: int, iterations: int, first: int | None = None, *, by_keys: bool) -> Learner:
     config = Config(loss="hinge", bias=False, regularization=1.0, batch_size=batch_size, iterations=iterations)
-    job = Job(config, shard.rows.column_count, len(shard.rows), by_keys=by_keys)
+    job = Job(config, shard.rows.column_count, len(shard.rows), first, by_keys)
     return Learner(job, LearningShard.shuffled_from(shard, np.random.default_rng(0)), ONE_SHARD)
 
 
@@ -96,3 +96,19 @@ def test_a_turn_without_keys_goes_on_past_the_end_of_the_shard(
         processed, taken = rows_of_turn(learner, ScaledVector(np.zeros(shard.rows.column_count, np.float32)), 0.1)
         assert taken == [row for step in steps for row in batches[step % len(batches)]]
         assert processed == len(taken)
+
+
+@examples
+@given(shards(min_rows=1, max_rows=12), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40))
+def test_the_first_turns_are_as_long_as_all_before_and_full_ones_end_where_they_would(
+    shard: Shard, batch_size: int, iterations: int, first: int
+) -> None:
+    learner = made(shard, batch_size, iterations, first, by_keys=False)
+    rows, weights = len(shard.rows), ScaledVector(np.zeros(shard.rows.column_count, np.float32))
+    steps_of_pass, steps_done = -(-rows // batch_size), 0
+    rows_after = [step // steps_of_pass * rows + min(step % steps_of_pass * batch_size, rows) for step in range(121)]
+    while steps_done < iterations:
+        steps = min(max(first, steps_done), iterations - steps_done)
+        assert learner.turn(weights, 0.1) == rows_after[steps_done + steps] - rows_after[steps_done]
+        steps_done += steps
+    assert learner.turn(weights, 0.1) == rows_after[2 * iterations] - rows_after[iterations]

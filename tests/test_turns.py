@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from mpisgd.turns import (
     MOST_BY_KEYS,
     WIDE,
     are_by_keys,
+    first_turn_rows,
     turn_rows,
 )
 from strategies import examples
@@ -91,3 +95,15 @@ def test_a_worker_has_only_its_own_columns_of_wide_rows_by_keys(
     assert job.by_keys == (mode == "async" and sharding == "partition" and iterations != 1_000_000)
     assert job.wide == (job.by_keys and columns == WIDE)
     assert Job.from_json(job.to_json()) == job
+
+
+@examples
+@given(configs, column_counts, row_counts, st.integers(1, 1_000), row_lengths, st.none() | st.integers(1, 1_000))
+def test_turns_begin_short_where_they_exchange_all_columns_and_nothing_is_set(
+    config: Config, columns: int, rows: int, workers: int, row_length: float, iterations: int | None
+) -> None:
+    job = Job.planned(dataclasses.replace(config, iterations=iterations), columns, rows, workers, row_length)
+    if iterations is not None or job.by_keys:
+        assert job.first_iterations is None
+    else:
+        assert job.first_iterations == math.ceil(first_turn_rows(columns, row_length) / config.batch_size)

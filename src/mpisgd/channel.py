@@ -104,7 +104,7 @@ class Channel:
 
     def server_sum(self) -> NDArray[np.float64]:
         """Return the sum of the workers' numbers, float64: their leader sends it. Beside `worker_sum`."""
-        poll(lambda: self._comm.Iprobe(LEADER, Tag.SUM), None, Backoff(0, LONGEST_SLEEP_TIMED))
+        poll(lambda: self._probe(LEADER, Tag.SUM), None, Backoff(0, LONGEST_SLEEP_TIMED))
         return self._receive(LEADER, Tag.SUM).view(np.float64)
 
     def worker_sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,7 +122,7 @@ class Channel:
 
         def look() -> bool:
             for worker in self.workers:
-                if worker not in told and self._comm.Iprobe(worker, Tag.COLUMNS):
+                if worker not in told and self._probe(worker, Tag.COLUMNS):
                     told[worker] = self._receive(worker, Tag.COLUMNS)
                     return True
             return False
@@ -141,7 +141,7 @@ class Channel:
 
     def worker_take_weights(self) -> Float:
         """Return the initial weights of this worker's columns, float32."""
-        self.wait_until(lambda: self._comm.Iprobe(SERVER, Tag.REPLY))
+        self.wait_until(lambda: self._probe(SERVER, Tag.REPLY))
         return self._receive(SERVER, Tag.REPLY).view(np.float32)
 
     # --- rows
@@ -156,7 +156,7 @@ class Channel:
 
     def worker_poll_rows(self) -> Bytes | None:
         """Return the next packed block of rows, if one has come."""
-        return self._receive(SERVER, Tag.ROWS) if self._comm.Iprobe(SERVER, Tag.ROWS) else None
+        return self._receive(SERVER, Tag.ROWS) if self._probe(SERVER, Tag.ROWS) else None
 
     def worker_ask_next_shard(self) -> None:
         """Tell the server that this worker has begun on its next sample."""
@@ -178,7 +178,7 @@ class Channel:
 
     def leader_poll_order(self) -> Order | None:
         """Return the server's next order, if one has come."""
-        return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._comm.Iprobe(SERVER, Tag.ORDER) else None
+        return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._probe(SERVER, Tag.ORDER) else None
 
     # --- Hogwild! at a distance
     def worker_expect_replies(self, largest: int) -> None:
@@ -208,7 +208,7 @@ class Channel:
     def server_poll(self) -> Letter | None:
         """Return the next message from any worker, if one has come. An update stays as it is until the next poll."""
         status = self._status
-        if not self._comm.Iprobe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
+        if not self._probe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
             return None
         worker, tag, size = status.Get_source(), Tag(status.Get_tag()), status.Get_count(self._mpi.BYTE)
         if tag is not Tag.UPDATE:
@@ -261,6 +261,10 @@ class Channel:
             return under_way is None
         del self._sends[rank, tag]
         return True
+
+    def _probe(self, rank: int, tag: int, status: MPI.Status | None = None) -> bool:
+        """Tell whether a message has come. MPICH's probe looks first and then fetches: the next one sees what came."""
+        return self._comm.Iprobe(rank, tag, status) or self._comm.Iprobe(rank, tag, status)
 
     def _receive(self, rank: int, tag: Tag) -> Bytes:
         """Receive a message that a probe has seen."""

@@ -12,7 +12,7 @@ from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.schedule import decay, passes_are_done, step_size
 from mpisgd.svm import LOSSES, Objective
-from mpisgd.turns import WIDE, are_by_keys, turn_rows
+from mpisgd.turns import WIDE, are_by_keys, first_turn_rows, turn_rows
 
 # Announced when the rows have all been sent: the workers go on to learn.
 LEARN = "learn"
@@ -30,6 +30,7 @@ class Job:
     config: Config
     feature_count: int  # columns of the data, the bias column not among them
     learning_rows: int  # rows of all workers together: what one pass is
+    first_iterations: int | None = None  # of a run's first turn, the later ones doubling; none: they are all alike
     by_keys: bool = False  # async: whether a turn exchanges the columns of its rows, not all
     wide: bool = False  # whether there are so many columns that a worker has weights only of those in its rows
     bias_step: float = 1.0  # share of the step size that the bias learns with; settled when the workers have their rows
@@ -49,7 +50,10 @@ class Job:
         config = dataclasses.replace(config, **settled)
         assert config.iterations is not None  # noqa: S101 - settled above
         by_keys = are_by_keys(config, config.iterations * config.batch_size, feature_count, row_length)
-        return cls(config, feature_count, learning_rows, by_keys, by_keys and feature_count >= WIDE)
+        first = None
+        if "iterations" in settled and not by_keys:
+            first = math.ceil(first_turn_rows(feature_count, row_length) / config.batch_size)
+        return cls(config, feature_count, learning_rows, first, by_keys, by_keys and feature_count >= WIDE)
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""

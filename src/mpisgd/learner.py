@@ -80,10 +80,12 @@ class Learner:
         self._begin_shard(shard)
         assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
         self._iterations = job.config.iterations
+        self._first_iterations = job.first_iterations
         self._turn_rows = self._iterations * job.config.batch_size
         self._by_keys = job.by_keys
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0
+        self._steps_done = 0
         self._passes = 0
         if shards.renews:
             shards.ask_next()
@@ -93,7 +95,8 @@ class Learner:
 
         A batch ends with the shard, and so does a turn that has keys. `between` is called after every BETWEEN_ROWS rows
         or so, for as long as it is true that it waits for something. A turn ends early when the penalty has left next
-        to nothing of the weights it began with: float32 entries of size 1/scale would overflow.
+        to nothing of the weights it began with: float32 entries of size 1/scale would overflow. What would be the first
+        turn of a run may be several, each as long as all before it (`Job.first_iterations`).
         """
         if self._shards.renews:
             self._shards.look()
@@ -103,7 +106,9 @@ class Learner:
         while steps_left > 0 and weights.scale >= smallest_scale:
             steps = min(steps_left, self._steps_between) if waits else steps_left
             taken_rows = self._steps(weights, steps, step_size, smallest_scale)
-            steps_left -= -(-taken_rows // self._config.batch_size)
+            taken = -(-taken_rows // self._config.batch_size)
+            steps_left -= taken
+            self._steps_done += taken
             processed += taken_rows
             if self._by_keys and self._next_row == 0:
                 break
@@ -121,6 +126,8 @@ class Learner:
 
     def _steps_of_turn(self) -> int:
         """Return the steps of a turn; one that has keys and ended early is taken to the end it had."""
+        if self._first_iterations is not None and self._steps_done < self._iterations:
+            return min(max(self._first_iterations, self._steps_done), self._iterations - self._steps_done)
         taken = self._next_row // self._config.batch_size % self._iterations if self._by_keys else 0
         return self._iterations - taken
 

@@ -28,18 +28,16 @@ class Pace:
     """
 
     def __init__(self, *, may_overlap: bool) -> None:
-        self._turns: list[float] = []  # s
-        self._round_trips: list[float] = []  # s
+        self._ratios: list[float] = []  # of round trips to the turns that were computed meanwhile
         self.overlaps = may_overlap
 
     def count(self, turn: float, round_trip: float) -> None:
         """Take note of how long a turn and the latest round trip took, in seconds (0: none yet)."""
-        if not self.overlaps or len(self._round_trips) == TURNS_TO_KNOW or round_trip == 0:
+        if not self.overlaps or len(self._ratios) == TURNS_TO_KNOW or round_trip == 0:
             return
-        self._turns.append(turn)
-        self._round_trips.append(round_trip)
-        if len(self._round_trips) == TURNS_TO_KNOW:
-            self.overlaps = median(self._round_trips) < LONG_WAIT * median(self._turns)
+        self._ratios.append(round_trip / turn)
+        if len(self._ratios) == TURNS_TO_KNOW:
+            self.overlaps = median(self._ratios) < LONG_WAIT
 
 
 class Mailbox:

@@ -48,7 +48,8 @@ class SyncServer:
 
     def serve(self) -> ScaledVector:
         """Serve until every worker has gone; return the final weights."""
-        self._channel.wait_until(self._crew.all_gone, self._work, hurry=False)
+        self._channel.wait_until(lambda: self._ended, self._work, hurry=False)
+        self._channel.wait_until(self._crew.all_gone, self._work)
         self._crew.finish()
         return ScaledVector(self._weights)
 

@@ -25,6 +25,10 @@ ELEMENTS_BY_KEYS = 2_048  # the same, of an exchange by keys, whatever the colum
 # all columns then.
 MOST_BY_KEYS = 4
 LONGEST_TURN = 98_304  # rows, some 8 ms of text: so long a worker does not look up
+# The first turn of a run has so many elements for each column, so that it takes some ten times as long as its exchange,
+# and so many rows at least. On 35 times RCV1's rows 0.927 is reached in half the time, the objective is 3 % lower.
+FIRST_BY_COLUMN = 12
+FEWEST_FIRST = 1_024  # rows
 
 
 def turn_rows(config: Config, feature_count: int, learning_rows: int, workers: int, row_length: float) -> float:
@@ -36,6 +40,15 @@ def turn_rows(config: Config, feature_count: int, learning_rows: int, workers: i
     worth_it = elements / max(row_length, 1.0)
     fewest = FEWEST_BY_KEYS if by_keys else FEWEST_EXCHANGES if feature_count < WIDE else 1
     return min(max(for_learning, min(worth_it, shard / fewest)), LONGEST_TURN)
+
+
+def first_turn_rows(feature_count: int, row_length: float) -> float:
+    """Return the rows of a run's first turn, where turns exchange all columns.
+
+    The next ones are as long as all before them, until they have their full length: what is learnt first is learnt
+    fast, and alike by all workers, so it is worth more exchanges.
+    """
+    return max(FIRST_BY_COLUMN * feature_count / max(row_length, 1.0), FEWEST_FIRST)
 
 
 def are_by_keys(config: Config, rows: float, feature_count: int, row_length: float) -> bool:

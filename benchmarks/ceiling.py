@@ -1,0 +1,56 @@
+"""What the cores themselves allow: the kernel in processes that exchange nothing, alone and two at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from benchmarks import sets
+from benchmarks.kernel import as_in_a_shard, one_pass
+from mpisgd.beginning import SLOWEST_BIAS
+from mpisgd.compiled_loops import Float
+from mpisgd.preprocessing import Preprocessing
+from mpisgd.sparse_rows import SparseRows
+from mpisgd.svm import LOSSES, Objective
+
+PASSES = 5
+LONGEST = 120.0  # s
+
+
+def rows_per_second(path: Path, processes: int) -> float:
+    """Return how many rows so many processes together take steps on in a second, each over its half of the rows.
+
+    They begin together, and the last to end counts.
+    """
+    train = sets.load(path, "train")
+    rows = as_in_a_shard(Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(train.rows)))
+    half = len(rows) // 2
+    halves = [slice(0, half), slice(half, 2 * half)][:processes]
+    context = multiprocessing.get_context("fork")  # so that the rows are shared
+    start, ends = context.Barrier(processes + 1, timeout=LONGEST), context.Queue()
+    started = [
+        context.Process(target=_learn, args=(rows.part(some.start, some.stop), train.labels[some], start, ends))
+        for some in halves
+    ]
+    for process in started:
+        process.start()
+    start.wait()
+    began = time.perf_counter()
+    seconds = max(ends.get(timeout=LONGEST) for _ in started) - began
+    for process in started:
+        process.join()
+    return PASSES * processes * half / seconds
+
+
+def _learn(rows: SparseRows, labels: Float, start: Barrier, ends: Queue[float]) -> None:
+    """Take the passes when all are ready, after one that warms up; put when they were done."""
+    objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
+    squared_norms = objective.squared_norms(rows.squared_norms())
+    one_pass(objective, rows, labels, squared_norms)
+    start.wait()
+    for _ in range(PASSES):
+        one_pass(objective, rows, labels, squared_norms)
+    ends.put(time.perf_counter())

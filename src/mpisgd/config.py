@@ -69,7 +69,7 @@ class Config:
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
     iterations: int | None = setting(
         None,
-        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 4 exchanges, and 6 more for"
+        "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 8 exchanges, and 6 more for"
         " each worker beyond the second; fewer, 16 at least, where columns or workers are many (async, by keys: 32;"
         " sync with a million columns: 1); at most 98,304 rows",
         unit="steps",

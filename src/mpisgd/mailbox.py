@@ -51,6 +51,7 @@ class Mailbox:
         self._sent_at: float | None = None  # of the update under way
         self._round_trip = 0.0  # s, of the last update whose reply has come
         self._pace = Pace(may_overlap=job.config.max_staleness is None)
+        self._heard_at = 0.0  # the last reply
         self._waited = 0.0  # s, since the last update was sent
         self.weights = weights
         self.version = 0  # of the server's weights that these contain, the update under way counted in
@@ -66,6 +67,8 @@ class Mailbox:
         """
         self._pace.count(took, self._round_trip)
         keys = self._keys
+        if keys is None and self._heard_at < self._channel.now() - took / 2:
+            version = self.version  # most of the turn was computed from the weights that came within it
         self._channel.worker_reuse_update()
         if keys is None:
             content, decay = self.weights.take_turn(self._threshold, None, self._room)
@@ -100,7 +103,8 @@ class Mailbox:
 
     def _take_in(self, reply: Bytes) -> None:
         assert self._sent_at is not None  # noqa: S101 - the callers see to it
-        self._round_trip, self._sent_at = self._channel.now() - self._sent_at, None
+        self._heard_at = self._channel.now()
+        self._round_trip, self._sent_at = self._heard_at - self._sent_at, None
         header, content = unpack_reply(reply)
         self.stopped, self.version, self.rows = header.stop, header.version, header.rows
         self.weights.hear(header, self._columns, content)

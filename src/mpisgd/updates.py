@@ -28,7 +28,7 @@ TOLD = -1  # in the place of a number of keys: they came with a message before
 class UpdateHeader(NamedTuple):
     """What a worker says about a turn."""
 
-    version: int  # of the server's weights the turn began from, the worker's own updates under way included
+    version: int  # of the server's weights that most of the turn was computed from, own updates under way included
     rows: int  # processed in the turn
     decay: float  # factor on all weights that the penalty made of the turn
     round_trip: float  # s, from sending the update before to having its reply

@@ -24,7 +24,7 @@ def test_the_penalty_falls_with_the_rows():
     assert planned(1_000_000, 2).regularization == pytest.approx(1e-7)
 
 
-@pytest.mark.parametrize(("workers", "exchanges"), [(1, 4), (2, 4), (3, 10), (8, 40)])
+@pytest.mark.parametrize(("workers", "exchanges"), [(1, 8), (2, 8), (3, 14), (8, 44)])
 def test_more_workers_exchange_more_often(workers: int, exchanges: int):
     rows = 200_000
     turn = planned(rows, workers, batch_size=1).iterations

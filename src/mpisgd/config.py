@@ -17,6 +17,7 @@ Mode = Literal["sync", "async"]
 LossName = Literal["hinge", "squared_hinge", "logistic"]
 Schedule = Literal["constant", "inverse", "inverse_sqrt"]
 Merge = Literal["mean", "sum", "damped"]
+ColumnScaling = Literal["auto", "always", "never"]
 Sharding = Literal["partition", "sample"]
 EvalSplit = Literal["validation", "test"]
 
@@ -36,6 +37,12 @@ class Config:
     )
     bias: bool = setting(True, "add a column of ones, so that its weight is the bias")
     normalize: bool = setting(False, "scale every row to unit Euclidean norm first")
+    scale_columns: ColumnScaling = setting(
+        "auto",
+        "while learning, bring every column's elements to about the same size, so that one step size suits all; the"
+        " penalty is then on the weights of these; auto: where columns' sizes typically differ from their mean by a"
+        " factor of two or more (async with a million columns: never)",
+    )
     sharding: Sharding = setting(
         "partition",
         "rows of a worker: a random partition of all rows, or a random sample of n / (2 x workers), drawn anew",
@@ -135,6 +142,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "learning_rate_schedule": "constant",
         "regularization": 0.0,
+        "scale_columns": "never",
         "iterations": 10,
         "batch_size": 128,
         "sharding": "sample",

@@ -53,7 +53,8 @@ class Job:
         first = None
         if "iterations" in settled and not by_keys:
             first = math.ceil(first_turn_rows(feature_count, row_length) / config.batch_size)
-        return cls(config, feature_count, learning_rows, first, by_keys, by_keys and feature_count >= WIDE)
+        wide = by_keys and feature_count >= WIDE and config.scale_columns != "always"
+        return cls(config, feature_count, learning_rows, first, by_keys, wide)
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""
@@ -88,6 +89,12 @@ class Job:
     def is_done(self, rows: int) -> bool:
         """Tell whether `rows` processed rows are all the passes that were asked for."""
         return passes_are_done(self.config, self.passes(rows))
+
+    def with_scaling(self, *, scaled: bool) -> Job:
+        """Return the job with it settled whether the columns are scaled."""
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, scale_columns="always" if scaled else "never")
+        )
 
     def with_learning_rate(self, learning_rate: float) -> Job:
         """Return the job with its first step size settled, and how it falls."""

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from mpisgd.channel import Channel
+from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
+from mpisgd.scaling import scale
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import WorkerKeys
@@ -32,18 +34,22 @@ class ShardFeed:
         self._next: Shard | None = None
         self._wide = job.wide
         self.names: Keys | None = None
+        self.scales: Float | None = None
         self._ended = False
         self.renews = job.config.sharding == "sample"
 
     def take(self) -> LearningShard | None:
         """Wait for the next shard and return it in random order; None when the server ended the rows instead.
 
-        Of wide rows only the columns that occur are kept; `names` tells which they are.
+        Of wide rows only the columns that occur are kept; `names` tells which they are. Where `scales` are set, float32
+        (column_count,), the columns are scaled.
         """
         self._channel.wait_until(self._is_there, self.look)
         shard, self._next = self._next, None
         if shard is not None and self._wide:
             shard, self.names = shard.renumbered()
+        if shard is not None and self.scales is not None:
+            scale(shard.rows, self.scales)
         return LearningShard.shuffled_from(shard, self._rng) if shard is not None else None
 
     def ask_next(self) -> None:

@@ -15,6 +15,7 @@ from mpisgd.data.dataset import Dataset
 from mpisgd.errors import DataError
 from mpisgd.messages import Bytes, pack_rows, pack_rows_end
 from mpisgd.preprocessing import Preprocessing
+from mpisgd.scaling import scale
 from mpisgd.shard import Shard
 from mpisgd.sharding import NOBODY, choose_validation, partition, sample_size
 from mpisgd.sparse_rows import SparseRows, concatenate
@@ -29,6 +30,12 @@ class HeldOut:
 
     measured: Shard
     test: Shard | None
+
+    def scale_columns(self, scales: Float) -> None:
+        """Multiply all columns by their scales, float32 (column_count,), in place."""
+        scale(self.measured.rows, scales)
+        if self.test is not None and self.test is not self.measured:
+            scale(self.test.rows, scales)
 
 
 class RowPlan:

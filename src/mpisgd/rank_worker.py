@@ -13,6 +13,7 @@ import numpy as np
 
 from mpisgd import vector_loops
 from mpisgd.beginning import (
+    SAMPLE_ROWS,
     Beginning,
     best_step_size,
     largest_mean_square,
@@ -29,7 +30,8 @@ from mpisgd.learner import Learner, ShardFeed
 from mpisgd.mailbox import Mailbox
 from mpisgd.merging import Exchange
 from mpisgd.messages import pack_columns
-from mpisgd.shard import Shard
+from mpisgd.scaling import are_uneven, column_scales, column_sums, may_scale, scale
+from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys
 from mpisgd.weights import WorkerWeights
@@ -46,13 +48,27 @@ def work(channel: Channel) -> None:
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
-    beginning = _begin(channel, job, first, shards.names)
+    shards.scales = _scales(channel, job, first)
+    if shards.scales is not None:
+        scale(first.rows, shards.scales)
+        first = LearningShard.made_of(first)
+    beginning = _begin(channel, job.with_scaling(scaled=shards.scales is not None), first, shards.names)
     learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         (work_sync if job.config.mode == "sync" else work_async)(channel, beginning, learner)
     channel.worker_leave()
     if shards.renews:
         shards.drain()
+
+
+def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
+    """Return the columns' scales, if they are to be scaled, settled with all others."""
+    if not may_scale(job):
+        return None
+    sample = column_sums(shard.first(SAMPLE_ROWS).rows)
+    if job.config.scale_columns == "auto" and not are_uneven(job, channel.worker_sum(sample)):
+        return None
+    return column_scales(job, channel.worker_sum(column_sums(shard.rows)))
 
 
 def _begin(channel: Channel, job: Job, shard: Shard, names: Keys | None) -> Beginning:

@@ -38,6 +38,7 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
         features=job.feature_count,
         learning_rate=config.learning_rate,
         bias_step=job.bias_step,
+        scale_columns=config.scale_columns,
         iterations=config.iterations,
         by_keys=job.by_keys,
     )
@@ -45,6 +46,8 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
         console.say(
             "without the compiled kernel learning takes ten times as long: install a C compiler, then mpisgd again"
         )
+    if config.scale_columns == "always":
+        console.say("columns are scaled to one size while they are learnt (--scale-columns)")
     console.say(
         f"{config.mode}: {workers} workers learn {job.learning_rows:,} rows of"
         f" {job.feature_count:,} features; measured on {config.eval_split} rows"
@@ -56,11 +59,14 @@ def leave_results(
     classes: tuple[str, str],
     monitor: Monitor,
     weights: ScaledVector,
+    scales: Float | None,
     held_out: HeldOut,
     log: RunLog,
     console: Console,
 ) -> None:
     """Measure the final weights, save the model, score the test rows, say how it went; the done file comes last.
+
+    Where the columns are scaled, by `scales`, the model's weights are those of the columns as they are in the file.
 
     Raises:
         RunError: the weights diverged, or the disk did not take what was to be left.
@@ -69,7 +75,7 @@ def leave_results(
     monitor.measure_now(weights, "end")
     weights = best_measured(weights, job, monitor, console)
     vector = weights.weights()
-    model = Model.from_vector(vector, job.preprocessing, classes, job.config)
+    model = Model.from_vector(vector if scales is None else vector * scales, job.preprocessing, classes, job.config)
     model.save(log.directory / MODEL)
     write_atomically(log.directory / CONFIG, to_toml(job.config).encode())
     scores = _test_scores(vector, held_out)

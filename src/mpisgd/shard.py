@@ -55,12 +55,16 @@ class LearningShard(Shard):
     squared_norms: Float
 
     @classmethod
+    def made_of(cls, shard: Shard) -> LearningShard:
+        """Return the same rows in the same order."""
+        with np.errstate(over="ignore"):  # of values from 1e19 on: their rows take no steps
+            squared_norms = shard.rows.squared_norms().astype(np.float32)
+        return cls(shard.rows, shard.labels, squared_norms)
+
+    @classmethod
     def shuffled_from(cls, shard: Shard, rng: np.random.Generator) -> LearningShard:
         """Return a copy of a shard in random order."""
-        shuffled = shard.shuffled(rng)
-        with np.errstate(over="ignore"):  # of values from 1e19 on: their rows take no steps
-            squared_norms = shuffled.rows.squared_norms().astype(np.float32)
-        return cls(shuffled.rows, shuffled.labels, squared_norms)
+        return cls.made_of(shard.shuffled(rng))
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ from mpisgd.rank0_rows import (
 from mpisgd.rank0_server import SERVE
 from mpisgd.results import announce_training, leave_results
 from mpisgd.run_log import RunLog, make_run_directory
+from mpisgd.scaling import are_uneven, column_scales, may_scale
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
@@ -68,13 +69,25 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
+            scales = _scales(channel, job)
+            job = job.with_scaling(scaled=scales is not None)
+            if scales is not None:
+                held_out.scale_columns(scales)
+                initial /= scales
             beginning, began = _begin(channel, job, initial)
             job = beginning.job
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
                 weights = SERVE[config.mode](channel, beginning, monitor, samples)
-            leave_results(job, dataset.classes, monitor, weights, held_out, log, console)
+            leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
+
+
+def _scales(channel: Channel, job: Job) -> Float | None:
+    """Return the columns' scales, if they are to be scaled, as the workers do."""
+    if not may_scale(job) or (job.config.scale_columns == "auto" and not are_uneven(job, channel.server_sum())):
+        return None
+    return column_scales(job, channel.server_sum())
 
 
 def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float]:

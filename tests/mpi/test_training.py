@@ -13,7 +13,7 @@ from runs import SMALL, run
 from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
-from mpisgd.data.dataset import Block, MemoryDataset
+from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
 from mpisgd.training import train
@@ -115,6 +115,32 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_pat
         np.testing.assert_allclose(
             result.last, twin_sync(*shards, config, 285, result.events[0]["bias_step"]), rtol=1e-3, atol=2e-5
         )
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("sharding", ["partition", "sample"])
+def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel, tmp_path, data, mode, sharding):
+    sizes = 10.0 ** np.array([0, 2, -2, 1, -1, 3])  # of columns, again and again
+    uneven = tmp_path / "uneven.svm"
+    with uneven.open("w") as file:
+        for label, *elements in map(str.split, data.read_text().splitlines()):
+            pairs = ((int(column), float(value)) for column, value in (element.split(":") for element in elements))
+            file.write(" ".join([label, *(f"{c}:{v * sizes[c % len(sizes)]:.6g}" for c, v in pairs)]) + "\n")
+    options = ("--data", str(uneven), "--mode", mode, "--sharding", sharding, "--no-bias", *SMALL, "--passes", "20")
+    result = run(channel, tmp_path / "run", *options)
+    if result:
+        assert result.events[0]["scale_columns"] == "always"
+        learnt = result.last != 0
+        scales = result.weights[learnt] / result.last[learnt]
+        np.testing.assert_array_equal(scales, np.exp2(np.rint(np.log2(scales))))
+        dataset = open_dataset(uneven, split_for_text="train")
+        (block,) = dataset.blocks("train")
+        found = block.rows.margins(result.weights, 0, len(block.rows)) * block.labels
+        assert np.mean(found > 0) > 0.85
+        if mode == "sync" and sharding == "partition":
+            shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
+            expected = twin_sync(*shards, config_of(tmp_path / "run"), 285, 1.0)
+            np.testing.assert_allclose(result.last, expected, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size != 2, reason="with one worker alone is async the serial program")

@@ -120,17 +120,17 @@ class Exchange:
         if worker.waits:
             return
         columns, worker.wanted = worker.columns(), worker.columns(ahead=2)
-        content, decay = worker.weights.take_turn(self.threshold, columns, worker.room)
+        content, decay, changes = worker.weights.take_turn(self.threshold, columns, worker.room)
         if content.dtype == PAIR:
             where = content["place"] if columns is None else columns[content["place"]]
             worker.sent[where] += content["value"]
         else:
             worker.sent[ALL if columns is None else columns] += content
         if columns is None or worker.wanted is None:
-            header = UpdateHeader(worker.turn_version, 1, decay, 0.0, 0.0, 0.0)
+            header = UpdateHeader(worker.turn_version, 1, changes, decay, 0.0, 0.0, 0.0)
             worker.update = worker.room.seal(header, content)
         else:
-            header = UpdateHeader(worker.turn_version, 1, decay, 0.0, 0.0, 0.0, turn=0, wanted=1)
+            header = UpdateHeader(worker.turn_version, 1, changes, decay, 0.0, 0.0, 0.0, turn=0, wanted=1)
             worker.update = worker.room.seal(header, content, columns, worker.wanted)
         worker.version += 1
         worker.turn_version = worker.version  # the next turn begins at once

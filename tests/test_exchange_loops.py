@@ -40,7 +40,7 @@ def server() -> list[NDArray[Any]]:
     return [np.zeros(COLUMNS, np.float32), np.zeros(COLUMNS, np.int64), *np.zeros((2, COLUMNS), np.float32)]
 
 
-def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: Any) -> int:
+def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: Any) -> tuple[int, float]:
     how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": 0.5, "shrinking": 0.0} | how
     mine, changed_at, times, curvatures = vectors
     return exchange_loops.add_update(mine, changed_at, times, curvatures, columns, content, **how)
@@ -59,7 +59,7 @@ def test_subtract_at_columns(columns: Any, mine: Any, base: Any, scale: float, t
 def test_what_is_not_a_number_is_not_held_back() -> None:
     mine, changes = np.array([1, np.nan, 7, np.inf], np.float32), np.empty(3, np.float32)
     found = vector_loops.subtract(mine, np.zeros(4, np.float32), 1.0, 4.0, changes, at([0, 1, 3]))
-    assert found == 2
+    assert found == (2, 3)
     np.testing.assert_array_equal(changes, [0, np.nan, np.inf])
 
 

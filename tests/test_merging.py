@@ -38,6 +38,7 @@ def after_round(
         assert exchange.stops == stop
         assert exchange.turns[:, 0].tolist() == list(range(workers))
         assert exchange.turns[:, 1].tolist() == [np.count_nonzero(change) for change in changes]
+        np.testing.assert_allclose(exchange.turns[:, 2:], [[len(w), 0.001, 0.002]] * workers, rtol=1e-6)
     for w in weights[1:]:
         np.testing.assert_array_equal(w, weights[0])
     return weights[0]
@@ -50,7 +51,9 @@ def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool
         k + 1,
         rows=k,
         changes_sent=np.count_nonzero(changes),
+        changes=len(changes),
         round_trip=0.001,
+        computing=0.002,
         log_decay=np.log(decay),
         stop=stop and k == 0,
     )

@@ -1,4 +1,4 @@
-"""Messages of rows come out as they went in, and no two kinds of message are taken for each other."""
+"""Messages of rows and reports come out as they went in, and no two kinds of message are taken for each other."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisgd.messages import (
+    ReportHeader,
     RowsHeader,
     Tag,
+    pack_report,
     pack_rows,
     pack_rows_end,
+    unpack_report,
     unpack_rows,
 )
 from mpisgd.shard import Shard
@@ -40,3 +43,18 @@ def test_the_end_of_rows() -> None:
     header, rows, labels = unpack_rows(pack_rows_end(), 5)
     assert header.ended
     assert len(rows) == len(labels) == 0
+
+
+@examples
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 5))
+def test_reports(workers: int, rounds: int, columns: int) -> None:
+    numbers = np.random.default_rng(0).random(100, np.float32)
+    round_trips, spent = numbers[: rounds * workers].reshape(rounds, workers), numbers[40 : 40 + 2 * workers]
+    header = ReportHeader(1, 2, 3, 4, 5, 0.625, 7, rounds=rounds, workers=workers)
+    message = pack_report(header, round_trips, spent.reshape(workers, 2), numbers[90 : 90 + columns])
+    found, *arrays = unpack_report(message)
+    assert found == header
+    for array, expected in zip(
+        arrays, (round_trips, spent.reshape(workers, 2), numbers[90 : 90 + columns]), strict=True
+    ):
+        np.testing.assert_array_equal(array, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,7 @@ def test_the_summary_is_of_all_turns(turns: list[Turn]) -> None:
     assert counted(turns).summary() == {
         "round_trip_p50": naive_percentile(round_trips, 50),
         "round_trip_p99": naive_percentile(round_trips, 99),
+        "merge_weight": 0.0,
         "staleness_p50": naive_percentile(staleness, 50),
         "staleness_max": max(staleness, default=0),
         "turns_ahead_max": max((turn.ahead for turn in turns), default=0),
@@ -91,32 +93,44 @@ def test_the_histograms_have_every_turn_once_and_in_order(turns: list[Turn]) -> 
 @given(lists_of_turns, st.sampled_from([0.0, 16.0]))
 def test_each_worker_has_its_own_round_trips_and_shares_of_time(turns: list[Turn], seconds: float) -> None:
     workers = counted(turns).details(seconds)["workers"]
-    assert list(workers) == sorted({str(turn.worker) for turn in turns if turn.round_trip})
+    assert list(workers) == sorted({str(turn.worker) for turn in turns})
     for worker, found in workers.items():
         own = [turn for turn in turns if turn.worker == int(worker)]
         round_trips = [turn.round_trip for turn in own if turn.round_trip]
+        computing = sum(turn.computing for turn in own) / seconds if seconds else 0.0
+        waiting = sum(turn.waiting for turn in own) / seconds if seconds else 0.0
         assert found == {
             "round_trip_p50": naive_percentile(round_trips, 50),
             "round_trip_p99": naive_percentile(round_trips, 99),
-            "computing": sum(turn.computing for turn in own) / seconds if seconds else 0.0,
-            "waiting": sum(turn.waiting for turn in own) / seconds if seconds else 0.0,
+            "computing": computing,
+            "waiting": waiting,
+            "exchanging": max(0.0, 1 - computing - waiting),
         }
 
 
 @examples
-@given(st.lists(times, max_size=40))
-def test_in_lock_step_only_round_trips_are_counted(round_trips: list[float]) -> None:
+@given(st.lists(st.lists(st.tuples(times, times), min_size=3, max_size=3), max_size=20), st.integers(1, 7))
+def test_rounds_in_lock_step_are_turns_of_all_that_are_not_stale(
+    rounds: list[list[tuple[float, float]]], in_a_report: int
+) -> None:
+    """Each round has three workers' (round trip, computing); what waits, waits for the sum."""
+    in_reports, one_by_one = TurnStatistics(), TurnStatistics()
+    for start in range(0, len(rounds), in_a_report):
+        some = np.array(rounds[start : start + in_a_report], np.float32)
+        in_reports.count_rounds(some[:, :, 0], some[:, :, ::-1].sum(axis=0))
+    for of_workers in rounds:
+        for worker, (round_trip, computing) in enumerate(of_workers, 1):
+            one_by_one.count(worker, 0, round_trip, computing, round_trip)
+    assert in_reports.summary() == one_by_one.summary()
+    assert in_reports.details(64.0)["workers"] == one_by_one.details(64.0)["workers"]
+    assert in_reports.details(64.0)["staleness"] == {}
+
+
+def test_the_merge_weight_is_the_mean_gain_of_all_changes() -> None:
     statistics = TurnStatistics()
-    for start in range(0, len(round_trips), 7):
-        statistics.count_round_trips(round_trips[start : start + 7])
-    assert statistics.summary() == {
-        "round_trip_p50": naive_percentile(round_trips, 50),
-        "round_trip_p99": naive_percentile(round_trips, 99),
-        "staleness_p50": 0,
-        "staleness_max": 0,
-        "turns_ahead_max": 0,
-    }
-    assert statistics.details(1.0) == {"staleness": {}, "turns_ahead": {}, "workers": {}}
+    statistics.count_merged(3, 1.5)
+    statistics.count_merged(1, 1.0)
+    assert statistics.summary()["merge_weight"] == 2.5 / 4
 
 
 def test_round_trips_are_of_the_latest_turns_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_subtract(mine: Any, shared: Any, scale: float, threshold: float) -> Non
 
 def test_what_is_not_a_number_is_not_held_back() -> None:
     mine, changes = np.array([np.nan, np.inf, 1], np.float32), np.empty(3, np.float32)
-    assert vector_loops.subtract(mine, np.zeros(3, np.float32), 1.0, 4.0, changes) == 2
+    assert vector_loops.subtract(mine, np.zeros(3, np.float32), 1.0, 4.0, changes) == (2, 3)
     np.testing.assert_array_equal(changes, [np.nan, np.inf, 0])
 
 

@@ -27,7 +27,7 @@ from exchange import (
 )
 from mpisgd.exchange_loops import PAIR
 from mpisgd.updates import ReplyHeader, ReplyRoom, UpdateRoom
-from mpisgd.weights import ServerWeights, WorkerWeights
+from mpisgd.weights import STALE_TURNS, ServerWeights, WorkerWeights
 from strategies import eighths, examples, ordinary, vectors
 
 # --- what a worker has is what the server has
@@ -149,11 +149,16 @@ def test_a_change_counts_the_same_in_every_form_of_message(
         named = at(np.flatnonzero(changes))
         few = pairs(named, changes[named])
         how = decay, staleness, TURN_SIZE
-        changed = whole.add(None, changes, *how)
-        assert changed == sparse.add(None, few, *how) == len(named)
-        assert changed == by_keys.add(named, changes[named], *how)
         keys = at(range(COLUMNS))[::-1].copy()
-        assert changed == sparse_by_keys.add(keys, pairs(COLUMNS - 1 - named, changes[named]), *how)
+        changed, gains = whole.add(None, changes, *how)
+        assert changed == len(named)
+        assert changed / (1 + STALE_TURNS * staleness) - 1e-6 <= gains <= changed
+        for found in (
+            sparse.add(None, few, *how),
+            by_keys.add(named, changes[named], *how),
+            sparse_by_keys.add(keys, pairs(COLUMNS - 1 - named, changes[named]), *how),
+        ):
+            assert found == (changed, pytest.approx(gains))
     for other in (sparse, by_keys, sparse_by_keys):
         np.testing.assert_allclose(whole.current.weights(), other.current.weights(), rtol=1e-6, atol=1e-6)
 
@@ -224,7 +229,7 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
         server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
     worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), None, server.changes_since(0, ReplyRoom(1)))
     np.testing.assert_array_equal(worker.local.vector, server.current.vector)
-    content, _ = worker.take_turn(0.0, None, UpdateRoom(1))
+    content, *_ = worker.take_turn(0.0, None, UpdateRoom(1))
     assert len(content) == 0
 
 

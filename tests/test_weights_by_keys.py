@@ -179,6 +179,6 @@ def test_an_update_takes_the_smaller_of_its_two_forms(changes: NDArray[np.float3
     exchange = Exchange(1, turns=[[keys]])
     exchange.take_step(0, changes)
     worker = exchange.workers[0]
-    content, _ = worker.weights.take_turn(0.0, keys, worker.room)
+    content, *_ = worker.weights.take_turn(0.0, keys, worker.room)
     changed = np.count_nonzero(changes[keys])
     assert content.nbytes == min(4 * len(keys), PAIR.itemsize * changed)

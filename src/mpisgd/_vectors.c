@@ -5,14 +5,14 @@
 
 #include "_kernel.h"
 
-/* (mine - shared) scale where that is above the threshold or not a number, else 0. */
-static inline float change_of(float mine, float shared, float scale, float threshold)
+/* The change where it is above the threshold or not a number, else 0. */
+static inline float above(float change, float threshold)
 {
-    float change = (mine - shared) * scale;
     return fabsf(change) <= threshold ? 0 : change;
 }
 
-/* The changes of all columns, or of the named ones, which are trusted to be in range; returns how many are not 0. */
+/* The changes of all columns, or of the named ones, which are trusted to be in range; returns how many are above the
+   threshold, and how many are not 0. */
 static PyObject *subtract(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[4];
@@ -20,26 +20,30 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*y*ddw*z*", &b[0], &b[1], &scale, &threshold, &b[2], &b[3]))
         return NULL;
     int right = check(b[0].len == b[1].len && b[2].len == (b[3].buf != NULL ? b[3].len : b[0].len), "weights and changes");
-    int32_t count = 0;
+    int32_t sent = 0, all = 0;
     if (right) {
         const float *mine = b[0].buf, *shared = b[1].buf;
         const int32_t *columns = b[3].buf;
         float *changes = b[2].buf, factor = (float)scale, least = (float)threshold;
         if (columns != NULL) {
             for (Py_ssize_t p = 0; p < b[2].len / 4; p++) {
-                changes[p] = change_of(mine[columns[p]], shared[columns[p]], factor, least);
-                count += changes[p] != 0;
+                float change = (mine[columns[p]] - shared[columns[p]]) * factor;
+                changes[p] = above(change, least);
+                sent += changes[p] != 0;
+                all += change != 0;
             }
         } else {
-            #pragma omp simd reduction(+ : count)
+            #pragma omp simd reduction(+ : sent, all)
             for (Py_ssize_t j = 0; j < b[2].len / 4; j++) {
-                changes[j] = change_of(mine[j], shared[j], factor, least);
-                count += changes[j] != 0;
+                float change = (mine[j] - shared[j]) * factor;
+                changes[j] = above(change, least);
+                sent += changes[j] != 0;
+                all += change != 0;
             }
         }
     }
     release_all(b, 4);
-    return right ? PyLong_FromLong(count) : NULL;
+    return right ? Py_BuildValue("ii", sent, all) : NULL;
 }
 
 /* e^x of a small x, to float32's last bit. */

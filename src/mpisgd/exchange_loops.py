@@ -69,8 +69,10 @@ def add_update(
     turns: int,
     turn_size: float,
     shrinking: float,
-) -> int:
-    """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`; return how many are not 0.
+) -> tuple[int, float]:
+    """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`.
+
+    Returns how many are not 0, and the sum of their gains.
 
     Each column changed gets the version and counts one time more. With the gain g as in `vector_loops.damping` and r
     the share of all versions that changed the column, its entry v becomes
@@ -81,21 +83,20 @@ def add_update(
 
     """
     if _kernel is not None:
-        return int(
-            _kernel.add_update(
-                vector,
-                changed_at,
-                times_changed,
-                curvatures,
-                columns,
-                content,
-                version,
-                factor,
-                turns,
-                turn_size,
-                shrinking,
-            )
+        count, gains = _kernel.add_update(
+            vector,
+            changed_at,
+            times_changed,
+            curvatures,
+            columns,
+            content,
+            version,
+            factor,
+            turns,
+            turn_size,
+            shrinking,
         )
+        return int(count), float(gains)
     changed, changes = _named(columns, content)
     changed, changes = changed[changes != 0], changes[changes != 0]
     changed_at[changed] = version
@@ -105,7 +106,7 @@ def add_update(
     every = np.float32(version) / times_changed[changed]
     vector[changed] *= 1 + (1 - gain) * np.float32(shrinking) * every
     vector[changed] += gain * changes * np.float32(factor)
-    return len(changed)
+    return len(changed), float(gain.sum(dtype=np.float64))
 
 
 def take_in(columns: Columns, content: Content, base: Float, local: Float) -> None:

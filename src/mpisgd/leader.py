@@ -31,26 +31,31 @@ class Leader:
     wants_stop  whether the next round is to be the last
     """
 
-    def __init__(self, channel: Channel, job: Job) -> None:
-        self._channel, self._job = channel, job
+    def __init__(self, channel: Channel, job: Job, exchange: Exchange) -> None:
+        self._channel, self._job, self._exchange = channel, job, exchange
         self._average = made_for(job, job.column_count)
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None
         self._asked = False
-        self._round_trips: deque[float] = deque(maxlen=LATEST_ROUND_TRIPS)
-        self._turns = self._changes_sent = self._bytes = self._rows = 0
+        workers = len(channel.workers)
+        self._round_trips: deque[Float] = deque(maxlen=-(-LATEST_ROUND_TRIPS // workers))
+        self._spent = np.zeros((workers, 2), np.float32)  # s, computing and waiting
+        self._turns = self._changes_sent = self._changes = self._bytes = self._rows = 0
         self._orders_heard = 0
         self.wants_stop = False
 
-    def after_round(self, shared: Float, exchange: Exchange, sent_bytes: int) -> None:
+    def after_round(self, shared: Float, sent_bytes: int) -> None:
         """Take the round just merged into account, and do what is due; `sent_bytes` are one worker's."""
-        rows, changes_sent, round_trips = exchange.turns.astype(np.float64).T
+        rows, changes_sent, changes, round_trips, computing = self._exchange.turns.astype(np.float64).T
         self._rows += int(rows.sum())
         self._turns += len(rows)
         self._changes_sent += int(changes_sent.sum())
+        self._changes += int(changes.sum())
         self._bytes += len(rows) * sent_bytes
-        self._round_trips.extend(round_trips[round_trips > 0].tolist())
+        if self._rows > int(rows.sum()):  # before the first round there was none
+            self._round_trips.append(round_trips.astype(np.float32))
+        self._spent += np.stack([computing, round_trips], axis=1, dtype=np.float32)
         weights, passes = ScaledVector(shared), self._job.passes(self._rows)
         self._average.look(weights, self._rows)
         self._listen()
@@ -91,11 +96,21 @@ class Leader:
         self._verdict, self._verdict_due = None, math.inf
 
     def _report(self, occasion: Occasion, weights: ScaledVector) -> None:
-        round_trips = np.array(self._round_trips, np.float32)
         header = ReportHeader(
-            occasion, self._rows, self._turns, self._changes_sent, self._bytes, round_trips=len(round_trips)
+            occasion=occasion,
+            rows=self._rows,
+            turns=self._turns,
+            changes_sent=self._changes_sent,
+            changes=self._changes,
+            merge_weight=self._exchange.merge_weight,
+            bytes_each_way=self._bytes,
+            rounds=len(self._round_trips),
+            workers=len(self._spent),
         )
-        self._channel.leader_report(pack_report(header, round_trips, self._average.weights(weights).vector))
+        round_trips = np.array(self._round_trips, np.float32)
+        measured = self._average.weights(weights).vector
+        self._channel.leader_report(pack_report(header, round_trips, self._spent, measured))
         self._round_trips.clear()
+        self._spent[:] = 0
         self._asked = self._asked and occasion is not Occasion.TIME
-        self._turns = self._changes_sent = self._bytes = 0
+        self._turns = self._changes_sent = self._changes = self._bytes = 0

@@ -71,13 +71,13 @@ class Mailbox:
             version = self.version  # most of the turn was computed from the weights that came within it
         self._channel.worker_reuse_update()
         if keys is None:
-            content, decay = self.weights.take_turn(self._threshold, None, self._room)
-            header = UpdateHeader(version, rows, decay, self._round_trip, took, self._waited)
+            content, decay, changes = self.weights.take_turn(self._threshold, None, self._room)
+            header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited)
             message = self._room.seal(header, content)
         else:
             wanted = keys.wanted_with(turn, overlaps=self._pace.overlaps)
-            content, decay = self.weights.take_turn(self._threshold, keys.of(turn), self._room)
-            header = UpdateHeader(version, rows, decay, self._round_trip, took, self._waited, turn, wanted)
+            content, decay, changes = self.weights.take_turn(self._threshold, keys.of(turn), self._room)
+            header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited, turn, wanted)
             message = self._room.seal(header, content, keys.to_tell(turn), keys.to_tell(wanted))
             self._columns = keys.of(wanted)
         self._sent_at, self._waited = self._channel.now(), 0.0

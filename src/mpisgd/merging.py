@@ -23,7 +23,7 @@ from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
-WORKER_SLOTS = 3  # rows and changes sent (both exact up to 2^24), round trip (s), one triple a worker
+WORKER_SLOTS = 5  # of each worker: rows, changes sent, changes (exact up to 2^24), round trip before, computing (s)
 SHARED_SLOTS = 2  # stop, sum of log decays
 
 
@@ -45,14 +45,23 @@ class Exchange:
         self.changes = self._mine[: self._columns]
 
     def buffers(
-        self, worker: int, *, rows: int, changes_sent: int, round_trip: float, log_decay: float, stop: bool
+        self,
+        worker: int,
+        *,
+        rows: int,
+        changes_sent: int,
+        changes: int,
+        round_trip: float,
+        computing: float,
+        log_decay: float,
+        stop: bool,
     ) -> tuple[Float, Float]:
         """Complete this worker's part of the round; return what to add and where the sum goes.
 
         `worker` counts from 1. `stop` is the word of one worker, which all hear, that this round is the last.
         """
         self._shared(self._mine)[:] = stop, log_decay
-        self._of_workers(self._mine)[worker - 1] = rows, changes_sent, round_trip
+        self._of_workers(self._mine)[worker - 1] = rows, changes_sent, changes, round_trip, computing
         return self._mine, self._total
 
     def merge(self, weights: Float, step_size: float) -> None:
@@ -70,8 +79,14 @@ class Exchange:
 
     @property
     def turns(self) -> Float:
-        """[rows, changes sent, round trip] of every worker in the round just summed, (workers, 3)."""
+        """What every worker wrote to its slots in the round just summed, (workers, WORKER_SLOTS)."""
         return self._of_workers(self._total)
+
+    @property
+    def merge_weight(self) -> float:
+        """The mean gain of the changes in the round just merged; 0 if there were none."""
+        changed = self._total[: self._columns] != 0
+        return float(self._gains[changed].mean(dtype=np.float64)) if changed.any() else 0.0
 
     def _shared(self, buffer: Float) -> Float:
         return buffer[self._columns : self._columns + SHARED_SLOTS]

@@ -61,8 +61,11 @@ class ReportHeader:
     rows: int  # processed by all workers since the run began
     turns: int
     changes_sent: int
+    changes: int  # with those held back by the threshold
+    merge_weight: float  # mean gain of the changes in the last round
     bytes_each_way: int  # all workers' buffers; as many bytes of sums come back
-    round_trips: int  # how many of the latest follow, float32, s
+    rounds: int  # the latest, of which round trips follow
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,24 @@ def _header_dtype(header: type) -> np.dtype[np.void]:
 _REPORT, _ROWS = _header_dtype(ReportHeader), _header_dtype(RowsHeader)
 
 
-def pack_report(header: ReportHeader, round_trips: Float, weights: Float) -> Bytes:
-    """Pack what the workers have done with the weights, float32 (column_count,)."""
-    return np.concatenate([_pack_header(_REPORT, astuple(header)), round_trips.view(np.uint8), weights.view(np.uint8)])
+def pack_report(header: ReportHeader, round_trips: Float, spent: Float, weights: Float) -> Bytes:
+    """Pack what the workers have done with the weights; all float32.
+
+    round_trips  s, (rounds, workers)
+    spent        s, (workers, 2): each worker's time computing and waiting since the last report
+    weights      (column_count,)
+    """
+    arrays = (array.reshape(-1).view(np.uint8) for array in (round_trips, spent, weights))
+    return np.concatenate([_pack_header(_REPORT, astuple(header)), *arrays])
 
 
-def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float]:
-    """Return the header, the latest round trips (s) and the weights."""
+def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:
+    """Return the header and what else was packed, in order."""
     values, body = _unpack_header(_REPORT, message)
-    header = ReportHeader(*values)
-    end = 4 * header.round_trips
-    return header, body[:end].view(np.float32), body[end:].view(np.float32)
+    header, numbers = ReportHeader(*values), body.view(np.float32)
+    middle = header.rounds * header.workers
+    end = middle + 2 * header.workers
+    return header, numbers[:middle].reshape(-1, header.workers), numbers[middle:end].reshape(-1, 2), numbers[end:]
 
 
 def pack_columns(names: NDArray[np.int32], facts: NDArray[np.float64]) -> Bytes:

@@ -50,7 +50,7 @@ class Monitor:
         self._measured_weights: ScaledVector | None = None
         self._at_pass_end = False
         self.turns = TurnStatistics()
-        self.rows, self.updates, self.changes_sent = 0, 0, 0
+        self.rows, self.updates, self.changes_sent, self.changes = 0, 0, 0, 0
         self.bytes_up, self.bytes_down = 0, 0
         self.stop_reason: str | None = None
         self.failure: RunError | None = None
@@ -68,20 +68,23 @@ class Monitor:
         """Passes over the learning rows so far."""
         return self._job.passes(self.rows)
 
-    def count_turn(self, rows: int, changes_sent: int) -> None:
+    def count_turn(self, rows: int, changes_sent: int, changes: int) -> None:
         """Count one worker's turn; what else it was like, count in `turns`."""
         self.rows += rows
         self.updates += 1
         self.changes_sent += changes_sent
+        self.changes += changes
 
-    def count_turns(self, report: ReportHeader, round_trips: Float) -> None:
-        """Count the turns of a report in lock step, where no turn is stale; round trips in seconds."""
+    def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
+        """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
         self.rows = report.rows
         self.updates += report.turns
         self.changes_sent += report.changes_sent
+        self.changes += report.changes
         self.bytes_up += report.bytes_each_way
         self.bytes_down += report.bytes_each_way
-        self.turns.count_round_trips(round_trips.tolist())
+        self.turns.count_rounds(round_trips, spent)
+        self.turns.count_merged(report.changes_sent, report.changes_sent * report.merge_weight)
 
     def check_limits(self) -> bool:
         """Look for a reason to stop that needs no measurement, and tell whether there is one."""
@@ -133,9 +136,13 @@ class Monitor:
             "passes": self.passes,
             "rows_per_second": self.rows / seconds if seconds else 0.0,
             "updates": self.updates,
+            "updates_per_second": self.updates / seconds if seconds else 0.0,
+            "changes": self.changes,
             "changes_sent": self.changes_sent,
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
+            "bytes_up_per_update": self.bytes_up / max(1, self.updates),
+            "bytes_down_per_update": self.bytes_down / max(1, self.updates),
             "step_size": self._job.step_size(self.rows),
             **self.turns.summary(),
         }

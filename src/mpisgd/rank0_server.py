@@ -73,9 +73,9 @@ class SyncServer:
             self._order(Order.REPORT)
 
     def _hear(self, report: Bytes) -> None:
-        header, round_trips, self._weights = unpack_report(report)
+        header, round_trips, spent, self._weights = unpack_report(report)
         monitor = self._monitor
-        monitor.count_turns(header, round_trips)
+        monitor.count_rounds(header, round_trips, spent)
         if header.occasion == Occasion.END:
             self._end()
             return
@@ -158,10 +158,11 @@ class AsyncServer:
         columns = keys.hear(header.turn, own)
         staleness = weights.version - header.version
         turn_size = self._job.step_size(monitor.rows) * header.rows
-        changes_sent = weights.add(columns, content, header.decay, staleness, turn_size)
+        changes_sent, gains = weights.add(columns, content, header.decay, staleness, turn_size)
         self._clocks.tick(worker)
         monitor.bytes_up += len(update)
-        monitor.count_turn(header.rows, changes_sent)
+        monitor.count_turn(header.rows, changes_sent, header.changes)
+        monitor.turns.count_merged(changes_sent, gains)
         monitor.turns.count(worker, staleness, header.round_trip, header.computing, header.waiting)
         self._average.look(weights.current, monitor.rows)
         monitor.check_limits()

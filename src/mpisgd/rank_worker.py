@@ -100,14 +100,16 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
     """
     job, shared = beginning.job, beginning.weights
     exchange = Exchange(len(channel.workers), job.config.merge, beginning.curvatures)
-    leader = Leader(channel, job) if channel.rank == LEADER else None
+    leader = Leader(channel, job, exchange) if channel.rank == LEADER else None
     local = ScaledVector(shared.copy())
     threshold = job.config.gradient_threshold
     rows_done, round_trip = 0, 0.0
     while not (job.is_done(rows_done) or exchange.stops):
         step_size = job.step_size(rows_done)
+        began = channel.now()
         rows = learner.turn(local, step_size)
-        changes_sent = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
+        computing = channel.now() - began
+        changes_sent, changes = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
         withheld = None
         if threshold > 0:
             sent = exchange.changes != 0
@@ -116,7 +118,9 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
             channel.rank,
             rows=rows,
             changes_sent=changes_sent,
+            changes=changes,
             round_trip=round_trip,
+            computing=computing,
             log_decay=float(np.log(local.scale)),
             stop=leader is not None and leader.wants_stop,
         )
@@ -126,7 +130,7 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
         exchange.merge(shared, step_size)
         rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
         if leader is not None:
-            leader.after_round(shared, exchange, mine.nbytes)
+            leader.after_round(shared, mine.nbytes)
         np.copyto(local.vector, shared)
         local.scale = 1.0
         if withheld is not None:

@@ -170,8 +170,11 @@ def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path)
         f" of the weights after {_kept_passes(monitor):.2f} passes",
         "learnt": f"{last['passes']:.2f} passes, {last['rows']:,} rows in {last['seconds']:.2f} s"
         f" ({last['rows_per_second']:,.0f} rows/s)",
-        "exchanged": f"{last['updates']:,} updates, {last['bytes_up'] / 1e6:,.1f} MB up,"
-        f" {last['bytes_down'] / 1e6:,.1f} MB down",
+        "exchanged": f"{last['updates']:,} updates ({last['updates_per_second']:,.0f} a second),"
+        f" {last['bytes_up'] / 1e6:,.1f} MB up and {last['bytes_down'] / 1e6:,.1f} MB down,"
+        f" {last['bytes_up_per_update']:,.0f} and {last['bytes_down_per_update']:,.0f} bytes each",
+        "changes": f"{last['changes_sent']:,} of {last['changes']:,} above the threshold, merged by"
+        f" {last['merge_weight']:.2f} on average",
         "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
         "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most;"
         f" at most {last['turns_ahead_max']} turns ahead of the slowest worker",

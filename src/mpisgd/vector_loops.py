@@ -19,8 +19,10 @@ def subtract(
     threshold: float,
     changes: Float,
     columns: NDArray[np.int32] | None = None,
-) -> int:
-    """Write (mine - shared) scale to `changes`, 0 up to the threshold; return how many of them are not 0.
+) -> tuple[int, int]:
+    """Write (mine - shared) scale to `changes`, 0 up to the threshold.
+
+    Returns how many are above the threshold, and how many were not 0.
 
     Of all columns, or of these, which must be in range: `changes` is float32 (columns,) then.
 
@@ -29,12 +31,14 @@ def subtract(
 
     """
     if _kernel is not None:
-        return int(_kernel.subtract(mine, shared, scale, threshold, changes, columns))
+        sent, every = _kernel.subtract(mine, shared, scale, threshold, changes, columns)
+        return int(sent), int(every)
     where = slice(None) if columns is None else columns
     np.subtract(mine[where], shared[where], out=changes)
     changes *= np.float32(scale)
+    every = int(np.count_nonzero(changes))
     changes[np.abs(changes) <= np.float32(threshold)] = 0
-    return int(np.count_nonzero(changes))
+    return int(np.count_nonzero(changes)), every
 
 
 def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> None:

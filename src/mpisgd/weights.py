@@ -47,9 +47,12 @@ class ServerWeights:
         self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
         self._curvatures = np.zeros_like(initial) if curvatures is None else curvatures
 
-    def add(self, columns: Columns, content: Content, decay: float, staleness: int, turn_size: float) -> int:
-        """Merge a turn: shrink all by its decay, add its changes of the weights; return how many of them are not 0.
+    def add(
+        self, columns: Columns, content: Content, decay: float, staleness: int, turn_size: float
+    ) -> tuple[int, float]:
+        """Merge a turn: shrink all by its decay, add its changes of the weights.
 
+        Returns how many of these are not 0, and the sum of their gains.
         `content` is the changes at `columns`, as in `exchange_loops`; `turn_size` is the step size, as it is now, times
         the rows of the turn.
         """
@@ -109,18 +112,19 @@ class WorkerWeights:
         self._scale_sent = 1.0
         self._log_folded = 0.0
 
-    def take_turn(self, threshold: float, columns: Columns, room: UpdateRoom) -> tuple[Content, float]:
+    def take_turn(self, threshold: float, columns: Columns, room: UpdateRoom) -> tuple[Content, float, int]:
         """Write to an update what the turn changed by more than `threshold`, as sent from now on; keep the rest.
 
-        Returns the changes of the weights at `columns`, outside of which it changed nothing, and the turn's decay.
+        Returns the changes of the weights at `columns`, outside of which it changed nothing, the turn's decay, and how
+        many weights there are to change with those held back.
         """
         vector, base, scale = self.local.vector, self._base, self.local.scale
         changes = self._changes if columns is None else self._changes[: len(columns)]
-        count = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
+        count, every = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
         content = room.values(len(changes)) if dense_is_smaller(count, len(changes)) else room.pairs(count)
         exchange_loops.pack_changes(columns, changes, vector, base, content)
         decay, self._scale_sent = scale / self._scale_sent, scale
-        return content, decay
+        return content, decay, every
 
     def hear(self, header: ReplyHeader, columns: Columns, content: Content) -> None:
         """Move to the server's weights at `columns`, which contain every update sent so far, keeping what is not sent.

@@ -24,7 +24,7 @@ ABSURD = 1e9  # a step size whose penalty leaves next to nothing of the weights:
 
 def made(shard: Shard, batch_size: int, iterations: int, first: int | None = None, *, by_keys: bool) -> Learner:
     config = Config(loss="hinge", bias=False, regularization=1.0, batch_size=batch_size, iterations=iterations)
-    job = Job(config, shard.rows.column_count, len(shard.rows), first, by_keys)
+    job = Job(config, shard.rows.column_count, len(shard.rows), first_iterations=first, by_keys=by_keys)
     return Learner(job, LearningShard.shuffled_from(shard, np.random.default_rng(0)), ONE_SHARD)
 
 

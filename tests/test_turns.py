@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.turns import (
-    EXCHANGES_BY_WORKER,
-    EXCHANGES_OF_TWO,
+    BY_KEYS_AND_WORKER,
     FEWEST_BY_KEYS,
     FEWEST_EXCHANGES,
     LONGEST_TURN,
@@ -29,7 +28,11 @@ ASYNC = Config(mode="async")
 configs = st.builds(Config, mode=st.sampled_from(["sync", "async"]), sharding=st.sampled_from(["partition", "sample"]))
 column_counts, row_counts = st.integers(1, 50_000_000), st.integers(1_000, 100_000_000)
 row_lengths = st.floats(0, 10_000)
-many = st.integers(2 + (FEWEST_BY_KEYS - EXCHANGES_OF_TWO) // EXCHANGES_BY_WORKER + 1, 1_000)
+many = st.integers(4, 1_000)  # who need no more exchanges than they have at least
+
+
+def fewest_by_keys(workers: int) -> float:
+    return FEWEST_BY_KEYS + BY_KEYS_AND_WORKER * workers
 
 
 @examples
@@ -68,20 +71,35 @@ def test_many_workers_exchange_so_often_at_least(
     found = turn_rows(config, columns, rows, workers, row_length)
     assert found <= shard / FEWEST_EXCHANGES * (1 + 1e-9)
     if are_by_keys(config, found, columns, row_length):
-        assert found <= shard / FEWEST_BY_KEYS * (1 + 1e-9)
+        assert found <= shard / fewest_by_keys(workers) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(("mode", "exchanges"), [("sync", FEWEST_EXCHANGES), ("async", FEWEST_BY_KEYS)])
-def test_an_exchange_that_is_worth_little_is_made_all_the_same(mode: str, exchanges: int) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_exchange_that_is_worth_little_is_made_all_the_same(mode: str) -> None:
     """Of so many columns and so few rows that no turn is worth an exchange of what it costs."""
     shard, workers = 320, 128
     config = Config(mode=mode)  # type: ignore[arg-type]
-    assert turn_rows(config, WIDE - 1, shard * workers, workers, 5.0) == shard / exchanges
+    exchanges = FEWEST_EXCHANGES if mode == "sync" else fewest_by_keys(workers)
+    assert turn_rows(config, WIDE - 1, shard * workers, workers, 5.0) == pytest.approx(shard / exchanges)
+
+
+@examples
+@given(configs, column_counts, row_counts, st.integers(1, 1_000), row_lengths, st.floats(0, 1e9), st.floats(0, 1e9))
+def test_the_dearer_an_exchange_is_found_the_longer_turns_are(
+    config: Config, columns: int, rows: int, workers: int, row_length: float, worth: float, more: float
+) -> None:
+    """Between the bounds of those whose exchanges cost nothing, or everything."""
+    lengths = [
+        turn_rows(config, columns, rows, workers, row_length, worth_it) for worth_it in (0, worth, worth + more, 1e18)
+    ]
+    assert lengths == sorted(lengths)
+    assert lengths[0] <= turn_rows(config, columns, rows, workers, row_length) <= lengths[-1]
+    assert lengths[1] == min(max(lengths[0], worth), lengths[-1])
 
 
 def test_in_lock_step_a_turn_of_wide_rows_may_be_a_whole_shard() -> None:
     assert turn_rows(Config(), WIDE, 320 * 128, 128, 5.0) == 320
-    assert turn_rows(ASYNC, WIDE, 320 * 128, 128, 5.0) == 320 / FEWEST_BY_KEYS
+    assert turn_rows(ASYNC, WIDE, 320 * 128, 128, 5.0) == pytest.approx(320 / fewest_by_keys(128))
 
 
 @pytest.mark.parametrize(("mode", "sharding"), [("async", "partition"), ("async", "sample"), ("sync", "partition")])

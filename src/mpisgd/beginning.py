@@ -58,6 +58,10 @@ class Beginning:
         """Return the same with the first step size."""
         return dataclasses.replace(self, job=self.job.with_learning_rate(learning_rate))
 
+    def with_turns_worth(self, rows: float) -> Beginning:
+        """Return the same with turns of about so many rows."""
+        return dataclasses.replace(self, job=self.job.with_turns_worth(rows))
+
 
 def row_facts(shard: Shard) -> NDArray[np.float64]:
     """Return what `settled` wants to know of a worker's rows, to be added up over the workers.

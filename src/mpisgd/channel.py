@@ -144,6 +144,20 @@ class Channel:
         self.wait_until(lambda: self._probe(SERVER, Tag.REPLY))
         return self._receive(SERVER, Tag.REPLY).view(np.float32)
 
+    def server_echo(self, rounds: int) -> None:
+        """Send every worker back what it sends, so many times. Beside `worker_echo`."""
+        for _ in range(rounds * len(self.workers)):
+            self.wait_until(lambda: self._probe(self._mpi.ANY_SOURCE, Tag.UPDATE, self._status))
+            worker = self._status.Get_source()
+            self._send(worker, Tag.REPLY, self._receive(worker, Tag.UPDATE))
+        self.wait_until_sent()
+
+    def worker_echo(self, message: Bytes) -> None:
+        """Send the server a message and wait until it is back."""
+        self._send(SERVER, Tag.UPDATE, message)
+        self.wait_until(lambda: self._probe(SERVER, Tag.REPLY))
+        self._receive(SERVER, Tag.REPLY)
+
     # --- rows
 
     def server_can_send_rows(self, worker: int) -> bool:

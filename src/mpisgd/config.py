@@ -74,11 +74,13 @@ class Config:
         ge=0,
     )
     batch_size: int = setting(8, "rows of a mini-batch step", unit="rows", ge=1)
-    iterations: int | None = setting(
+    iterations: int | Literal["auto"] | None = setting(
         None,
         "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 8 exchanges, and 6 more for"
-        " each worker beyond the second; fewer, 16 at least, where columns or workers are many (async, by keys: 32;"
-        " sync with a million columns: 1); at most 98,304 rows",
+        " each worker beyond the second; fewer where a turn would take less time than its exchange, but 10 at least"
+        " (async, by keys: 12 and one for six workers; sync with a million columns: 1); at most 98,304 rows; auto: the"
+        " same, but the time of an exchange is measured at the start instead of guessed (the same seed may then give"
+        " another run)",
         unit="steps",
         ge=1,
     )
@@ -170,13 +172,19 @@ class Declaration:
     bounds: dict[str, float]
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words that may stand in the place of a number."""
+        kinds = typing.get_args(self.kind)
+        return tuple(word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind))
+
+    @property
     def optional(self) -> bool:
         """Whether the setting may be unset ("none")."""
         return type(None) in typing.get_args(self.kind)
 
     @property
     def required_kind(self) -> Any:
-        """The kind of a value that is set: `kind` without None."""
+        """The kind of a value that is set and no word: `kind` without None."""
         return typing.get_args(self.kind)[0] if self.optional else self.kind
 
     @property
@@ -192,8 +200,8 @@ class Declaration:
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
         bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
         limits = [f"{bounds[word]} {limit:.17g}" for word, limit in self.bounds.items()]
-        words = ", ".join([names[self.required_kind], *limits])
-        return words + (", or none" if self.optional else "")
+        or_words = [f"or {word}" for word in self.words]
+        return ", ".join([names[self.required_kind], *limits, *or_words, *(["or none"] if self.optional else [])])
 
 
 def declarations() -> dict[str, Declaration]:

@@ -30,6 +30,9 @@ class Job:
     config: Config
     feature_count: int  # columns of the data, the bias column not among them
     learning_rows: int  # rows of all workers together: what one pass is
+    workers: int = 1
+    row_length: float = 0.0  # mean number of elements in a row
+    measures_turns: bool = False  # whether the length of a turn is to be settled by what exchanges take
     first_iterations: int | None = None  # of a run's first turn, the later ones doubling; none: they are all alike
     by_keys: bool = False  # async: whether a turn exchanges the columns of its rows, not all
     wide: bool = False  # whether there are so many columns that a worker has weights only of those in its rows
@@ -44,17 +47,37 @@ class Job:
         settled: dict[str, Any] = {}
         if config.regularization is None:
             settled["regularization"] = LAMBDA_ROWS / learning_rows
-        if config.iterations is None:
+        iterations = config.iterations
+        if not isinstance(iterations, int):
             rows = turn_rows(config, feature_count, learning_rows, workers, row_length)
-            settled["iterations"] = max(1, math.ceil(rows / config.batch_size))  # so that whole turns make a pass
-        config = dataclasses.replace(config, **settled)
-        assert config.iterations is not None  # noqa: S101 - settled above
-        by_keys = are_by_keys(config, config.iterations * config.batch_size, feature_count, row_length)
+            iterations = settled["iterations"] = max(1, math.ceil(rows / config.batch_size))  # whole turns make a pass
+        by_keys = are_by_keys(config, iterations * config.batch_size, feature_count, row_length)
         first = None
         if "iterations" in settled and not by_keys:
             first = math.ceil(first_turn_rows(feature_count, row_length) / config.batch_size)
-        wide = by_keys and feature_count >= WIDE and config.scale_columns != "always"
-        return cls(config, feature_count, learning_rows, first, by_keys, wide)
+        return cls(
+            dataclasses.replace(config, **settled),
+            feature_count,
+            learning_rows,
+            workers=workers,
+            row_length=row_length,
+            measures_turns=config.iterations == "auto",
+            first_iterations=first,
+            by_keys=by_keys,
+            wide=by_keys and feature_count >= WIDE and config.scale_columns != "always",
+        )
+
+    @property
+    def iterations(self) -> int:
+        """The mini-batch steps of a turn, settled."""
+        assert isinstance(self.config.iterations, int)  # noqa: S101 - `planned` came first
+        return self.config.iterations
+
+    def with_turns_worth(self, rows: float) -> Job:
+        """Return the job with turns of about so many rows, between the bounds of `turns.turn_rows`."""
+        found = turn_rows(self.config, self.feature_count, self.learning_rows, self.workers, self.row_length, rows)
+        iterations = max(1, math.ceil(found / self.config.batch_size))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, iterations=iterations))
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""

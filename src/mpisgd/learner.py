@@ -84,8 +84,7 @@ class Learner:
         self._objective = job.objective
         self._shards = shards
         self._begin_shard(shard)
-        assert job.config.iterations is not None  # noqa: S101 - `Job.planned` came first
-        self._iterations = job.config.iterations
+        self._iterations = job.iterations
         self._first_iterations = job.first_iterations
         self._turn_rows = self._iterations * job.config.batch_size
         self._by_keys = job.by_keys

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from mpisgd import vector_loops
+from mpisgd import turn_cost, vector_loops
 from mpisgd.beginning import (
     SAMPLE_ROWS,
     Beginning,
@@ -71,7 +71,7 @@ def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
     return column_scales(job, channel.worker_sum(column_sums(shard.rows)))
 
 
-def _begin(channel: Channel, job: Job, shard: Shard, names: Keys | None) -> Beginning:
+def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None) -> Beginning:
     """Settle with all others where learning begins; of wide rows, for the columns of these names."""
     facts = row_facts(shard)
     if names is None:
@@ -90,7 +90,11 @@ def _begin(channel: Channel, job: Job, shard: Shard, names: Keys | None) -> Begi
         with np.errstate(all="ignore"):  # the largest may well diverge
             tried = try_step_sizes(beginning, shard, sizes)
         size = best_step_size(sizes, channel.worker_sum(tried))
-    return beginning.with_learning_rate(size)
+    beginning = beginning.with_learning_rate(size)
+    if job.measures_turns:
+        costs = turn_cost.measured(channel, beginning, shard)
+        beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(channel.worker_sum(costs)))
+    return beginning
 
 
 def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:

@@ -92,6 +92,8 @@ def _checked(declared: Declaration, found: Any, where: str) -> Any:
 
     if declared.optional and (found is None or (isinstance(found, str) and found.lower() == "none")):
         return None
+    if found in declared.words:
+        return found
     refusal = UsageError(f"{where}: found {found!r}, expected {declared.expected}")
     if isinstance(found, str):
         found = _as_written(found, declared.required_kind)

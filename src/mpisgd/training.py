@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import turn_cost
 from mpisgd.beginning import Beginning, best_step_size, largest_mean_square, settled, step_sizes
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
@@ -99,7 +100,11 @@ def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float
     if size is None:
         sizes = step_sizes(job, facts, largest)
         size = best_step_size(sizes, channel.server_sum())
-    return beginning.with_learning_rate(size), began
+    beginning = beginning.with_learning_rate(size)
+    if job.measures_turns:
+        turn_cost.serve(channel, job)
+        beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(channel.server_sum()))
+    return beginning, began
 
 
 def _facts(channel: Channel, weights: Float) -> tuple[NDArray[np.float64], float]:

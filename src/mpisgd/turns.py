@@ -2,10 +2,13 @@
 
 Few rows learn better: what many workers change together from the same weights overshoots or must be damped. Many cost
 less: an exchange of all columns goes through them several times on either end, one of a turn's own columns, its keys,
-costs little more than a message.
+costs little more than a message. So a turn is as short as learning gains by, but long enough to take as long as its
+exchange, unless learning would suffer.
 """
 
 from __future__ import annotations
+
+import math
 
 from mpisgd.config import Config
 
@@ -14,14 +17,15 @@ from mpisgd.config import Config
 # take a fifth off the rows a second. Eight workers need 48.
 EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 8, 6
 # So many there are in any case, but for whole batches, however little each is worth: with one exchange a pass 128
-# workers learnt RCV1 in 50 passes, with ten (turns of two batches) in 12, where one worker takes 9. Of wide rows an
-# exchange in lock step takes longer than a pass.
-FEWEST_EXCHANGES, FEWEST_BY_KEYS = 16, 32
+# workers learnt RCV1 in 50 passes, with seven in 14, with ten in 12, where one worker takes 9. Of wide rows an exchange
+# in lock step takes longer than a pass. Asynchronously more workers are staler: 8 do with 12, 128 need 32.
+FEWEST_EXCHANGES, FEWEST_WIDE = 10, 1
+FEWEST_BY_KEYS, BY_KEYS_AND_WORKER = 12, 1 / 6
 WIDE = 1_000_000  # columns
-# Elements that a turn goes through for each column and worker beyond the first to be worth an exchange of all columns:
-# the cores have those of all workers to do.
-ELEMENTS_BY_COLUMN = 1 / 512
-ELEMENTS_BY_KEYS = 2_048  # the same, of an exchange by keys, whatever the columns
+# Elements that a turn goes through in the time of an exchange: of all columns, for each of them; by keys, whatever the
+# columns. Eight workers on two cores learn RCV1 four times as fast as with turns of a third to a fifth of this.
+ELEMENTS_BY_COLUMN = 4
+ELEMENTS_BY_KEYS = 65_536
 # Elements that a turn has for each column, at most, if its columns are exchanged by keys: of text, these are a third of
 # all columns then.
 MOST_BY_KEYS = 4
@@ -32,15 +36,31 @@ FIRST_BY_COLUMN = 12
 FEWEST_FIRST = 1_024  # rows
 
 
-def turn_rows(config: Config, feature_count: int, learning_rows: int, workers: int, row_length: float) -> float:
-    """Return the rows of a turn, a shard at most; `row_length` is the mean number of elements in a row."""
+def turn_rows(
+    config: Config,
+    feature_count: int,
+    learning_rows: int,
+    workers: int,
+    row_length: float,
+    worth_it: float | None = None,
+) -> float:
+    """Return the rows of a turn, a shard at most.
+
+    row_length  the mean number of elements in a row
+    worth_it    rows that a worker goes through in the time of an exchange, where that was measured
+    """
     shard = learning_rows / workers
     for_learning = shard / (EXCHANGES_OF_TWO + EXCHANGES_BY_WORKER * max(0, workers - 2))
     by_keys = are_by_keys(config, for_learning, feature_count, row_length)
-    elements = ELEMENTS_BY_KEYS if by_keys else ELEMENTS_BY_COLUMN * (workers - 1) * feature_count
-    worth_it = elements / max(row_length, 1.0)
-    fewest = FEWEST_BY_KEYS if by_keys else FEWEST_EXCHANGES if feature_count < WIDE else 1
-    return min(max(for_learning, min(worth_it, shard / fewest)), LONGEST_TURN)
+    if worth_it is None:
+        elements = ELEMENTS_BY_KEYS if by_keys else ELEMENTS_BY_COLUMN * feature_count
+        worth_it = elements / max(row_length, 1.0) if workers > 1 or by_keys else 0.0
+    if by_keys:
+        few = _longest_by_keys(feature_count, row_length) - config.batch_size  # and still few in whole batches
+        longest = min(shard / (FEWEST_BY_KEYS + BY_KEYS_AND_WORKER * workers), few)
+    else:
+        longest = shard / (FEWEST_EXCHANGES if feature_count < WIDE else FEWEST_WIDE)
+    return min(max(for_learning, min(worth_it, longest)), LONGEST_TURN)
 
 
 def first_turn_rows(feature_count: int, row_length: float) -> float:
@@ -57,6 +77,11 @@ def are_by_keys(config: Config, rows: float, feature_count: int, row_length: flo
 
     With a threshold few of these change, and naming the ones that do takes fewer bytes.
     """
-    few = rows * row_length < MOST_BY_KEYS * feature_count
+    few = rows < _longest_by_keys(feature_count, row_length)
     most_change = config.gradient_threshold == 0 or feature_count >= WIDE
     return few and most_change and config.mode == "async" and config.sharding == "partition"
+
+
+def _longest_by_keys(feature_count: int, row_length: float) -> float:
+    """Return how many rows have too many of the columns to exchange them by keys."""
+    return MOST_BY_KEYS * feature_count / row_length if row_length else math.inf

@@ -17,6 +17,7 @@ from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
 from mpisgd.training import train
+from mpisgd.turns import turn_rows
 from slow_twin import twin_run, twin_sync
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -115,6 +116,19 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_pat
         np.testing.assert_allclose(
             result.last, twin_sync(*shards, config, 285, result.events[0]["bias_step"]), rtol=1e-3, atol=2e-5
         )
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("sharding", ["partition", "sample"])
+def test_turns_may_be_as_long_as_exchanges_are_found_to_take(channel, tmp_path, data, mode, sharding):
+    arguments = ("--data", str(data), "--mode", mode, "--sharding", sharding, "--batch-size", "2")
+    result = run(channel, tmp_path / "run", *arguments, "--iterations", "auto")
+    if result:
+        config = config_of(tmp_path / "run")
+        workers, length = len(channel.workers), 4.5
+        bounds = [turn_rows(config, 30, 285, workers, length, worth_it) for worth_it in (0, 1e9)]
+        assert bounds[0] <= 2 * config.iterations <= bounds[1] + 2
+        assert config.iterations == result.events[0]["iterations"]
 
 
 @BOTH_MODES

@@ -1,0 +1,77 @@
+"""What a row and an exchange cost here: measured before learning begins, where the length of turns is to follow it.
+
+The ranks do at once what they will do at once when they learn, so they wait for each other's cores and wires as then.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.beginning import SAMPLE_ROWS, Beginning
+from mpisgd.channel import Channel
+from mpisgd.job import Job
+from mpisgd.merging import Exchange
+from mpisgd.shard import LearningShard
+from mpisgd.svm import ScaledVector
+
+EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
+
+
+def measured(channel: Channel, beginning: Beginning, shard: LearningShard) -> NDArray[np.float64]:
+    """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers."""
+    exchange = _sync_seconds if beginning.job.config.mode == "sync" else _async_seconds
+    return np.array([_row_seconds(channel, beginning, shard), exchange(channel, beginning)])
+
+
+def serve(channel: Channel, job: Job) -> None:
+    """Answer what the workers measure by."""
+    if job.config.mode == "async":
+        channel.server_echo(EXCHANGES)
+
+
+def worth_an_exchange(sums: NDArray[np.float64]) -> float:
+    """Return how many rows a worker goes through in the time of an exchange, by the sum of all `measured`."""
+    return float(sums[1] / sums[0])
+
+
+def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -> float:
+    objective, batch_size = beginning.job.objective, beginning.job.config.batch_size
+    stop = min(SAMPLE_ROWS, len(shard.rows))
+    squared_norms = objective.squared_norms(shard.squared_norms)
+    weights = ScaledVector(beginning.weights.copy())
+    began = channel.now()
+    objective.minibatch_steps(
+        weights, shard.rows, shard.labels, squared_norms, 0, stop, batch_size, beginning.job.step_size(0)
+    )
+    return (channel.now() - began) / stop
+
+
+def _sync_seconds(channel: Channel, beginning: Beginning) -> float:
+    """Return the time of a round in which nobody has changed anything."""
+    exchange = Exchange(len(channel.workers), beginning.job.config.merge, beginning.curvatures)
+    weights, seconds = beginning.weights.copy(), []
+    for _ in range(EXCHANGES):
+        began = channel.now()
+        nothing = exchange.buffers(
+            channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
+        )
+        channel.worker_merge(*nothing)
+        exchange.merge(weights, 0.0)
+        seconds.append(channel.now() - began)
+    return median(seconds)
+
+
+def _async_seconds(channel: Channel, beginning: Beginning) -> float:
+    """Return the time of a message to the server, of the size of an update, and back."""
+    job = beginning.job
+    elements = job.iterations * job.config.batch_size * job.row_length
+    places = min(job.column_count, elements) if job.by_keys else job.column_count
+    message, seconds = np.zeros(4 * int(places), np.uint8), []
+    for _ in range(EXCHANGES):
+        began = channel.now()
+        channel.worker_echo(message)
+        seconds.append(channel.now() - began)
+    return median(seconds)

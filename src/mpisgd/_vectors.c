@@ -20,7 +20,7 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*y*ddw*z*", &b[0], &b[1], &scale, &threshold, &b[2], &b[3]))
         return NULL;
     int right = check(b[0].len == b[1].len && b[2].len == (b[3].buf != NULL ? b[3].len : b[0].len), "weights and changes");
-    int32_t sent = 0, all = 0;
+    int32_t sent = 0, changed = 0;
     if (right) {
         const float *mine = b[0].buf, *shared = b[1].buf;
         const int32_t *columns = b[3].buf;
@@ -30,20 +30,20 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
                 float change = (mine[columns[p]] - shared[columns[p]]) * factor;
                 changes[p] = above(change, least);
                 sent += changes[p] != 0;
-                all += change != 0;
+                changed += change != 0;
             }
         } else {
-            #pragma omp simd reduction(+ : sent, all)
+            #pragma omp simd reduction(+ : sent, changed)
             for (Py_ssize_t j = 0; j < b[2].len / 4; j++) {
                 float change = (mine[j] - shared[j]) * factor;
                 changes[j] = above(change, least);
                 sent += changes[j] != 0;
-                all += change != 0;
+                changed += change != 0;
             }
         }
     }
     release_all(b, 4);
-    return right ? Py_BuildValue("ii", sent, all) : NULL;
+    return right ? Py_BuildValue("ii", sent, changed) : NULL;
 }
 
 /* e^x of a small x, to float32's last bit. */

@@ -77,10 +77,10 @@ class Config:
     iterations: int | Literal["auto"] | None = setting(
         None,
         "mini-batch steps of a turn, between two exchanges; none: so many that a pass has 8 exchanges, and 6 more for"
-        " each worker beyond the second; fewer where a turn would take less time than its exchange, but 10 at least"
-        " (async, by keys: 12 and one for six workers; sync with a million columns: 1); at most 98,304 rows; auto: the"
-        " same, but the time of an exchange is measured at the start instead of guessed (the same seed may then give"
-        " another run)",
+        " each worker beyond the second; fewer where a turn would take less time than its exchange, but not below 10"
+        " for that (async, by keys: 12 and one for six workers; sync with a million columns: 1); at most 98,304 rows;"
+        " auto: the same, but the time of an exchange is measured at the start instead of guessed (the same seed may"
+        " then give another run)",
         unit="steps",
         ge=1,
     )

@@ -20,9 +20,9 @@ from mpisgd.job import Job
 from mpisgd.merging import Exchange
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
 from mpisgd.svm import ScaledVector
+from mpisgd.turn_statistics import RECENT_TURNS
 
 VERDICT_AFTER = 0.5  # passes
-LATEST_ROUND_TRIPS = 4_096
 
 
 class Leader:
@@ -39,7 +39,7 @@ class Leader:
         self._verdict: Order | None = None
         self._asked = False
         workers = len(channel.workers)
-        self._round_trips: deque[Float] = deque(maxlen=-(-LATEST_ROUND_TRIPS // workers))
+        self._round_trips: deque[Float] = deque(maxlen=-(-RECENT_TURNS // workers))
         self._spent = np.zeros((workers, 2), np.float32)  # s, computing and waiting
         self._turns = self._changes_sent = self._changes = self._bytes = self._rows = 0
         self._orders_heard = 0

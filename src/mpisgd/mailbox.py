@@ -50,6 +50,7 @@ class Mailbox:
         self._columns: Columns = None  # of the reply that is due
         self._sent_at: float | None = None  # of the update under way
         self._round_trip = 0.0  # s, of the last update whose reply has come
+        self._full_turn = job.iterations * job.config.batch_size  # rows
         self._pace = Pace(may_overlap=job.config.max_staleness is None)
         self._heard_at = 0.0  # the last reply
         self._waited = 0.0  # s, since the last update was sent
@@ -59,15 +60,17 @@ class Mailbox:
         self.stopped = False
         channel.worker_expect_replies(largest_reply(len(weights.local.vector)))
 
-    def send_turn(self, version: int, rows: int, turn: int, took: float) -> None:
+    def send_turn(self, version: int, rows: int, turn: int, began: float, took: float) -> None:
         """Send what changed in a turn that began from that version; wait for the reply if that is the pace.
 
         turn   its number, where turns have keys
+        began  s, by the channel's clock
         took   s, with looks for the reply to the last update
         """
-        self._pace.count(took, self._round_trip)
+        if 2 * rows > self._full_turn:
+            self._pace.count(took, self._round_trip)
         keys = self._keys
-        if keys is None and self._heard_at < self._channel.now() - took / 2:
+        if keys is None and self._heard_at < began + took / 2:
             version = self.version  # most of the turn was computed from the weights that came within it
         self._channel.worker_reuse_update()
         if keys is None:

@@ -167,4 +167,4 @@ def work_async(channel: Channel, beginning: Beginning, learner: Learner) -> None
         took = channel.now() - began
         mailbox.wait()
         if not mailbox.stopped:
-            mailbox.send_turn(version, rows, turn, took)
+            mailbox.send_turn(version, rows, turn, began, took)

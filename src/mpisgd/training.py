@@ -44,9 +44,9 @@ from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
-# counts, curvatures, average and an update with its keys; before, sums in float64. Beside them, a reply for each worker
-# where these are of all columns.
-VECTORS = 12
+# counts, curvatures, average, scales and an update with its keys; before, sums in float64. Beside them, a reply for
+# each worker where these are of all columns.
+VECTORS = 16
 GENERATED_NOTE = (
     "no --data: learning a generated set shaped like RCV1, made up and of no meaning."
     " The real one: python data/prepare_rcv1.py --download libsvm"

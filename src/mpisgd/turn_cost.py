@@ -65,7 +65,7 @@ def _sync_seconds(channel: Channel, beginning: Beginning) -> float:
 
 
 def _async_seconds(channel: Channel, beginning: Beginning) -> float:
-    """Return the time of a message to the server, of the size of an update, and back."""
+    """Return the time of a message to the server, of the size of an update, and back; without what it does there."""
     job = beginning.job
     elements = job.iterations * job.config.batch_size * job.row_length
     places = min(job.column_count, elements) if job.by_keys else job.column_count

@@ -31,14 +31,14 @@ def subtract(
 
     """
     if _kernel is not None:
-        sent, every = _kernel.subtract(mine, shared, scale, threshold, changes, columns)
-        return int(sent), int(every)
+        sent, changed = _kernel.subtract(mine, shared, scale, threshold, changes, columns)
+        return int(sent), int(changed)
     where = slice(None) if columns is None else columns
     np.subtract(mine[where], shared[where], out=changes)
     changes *= np.float32(scale)
-    every = int(np.count_nonzero(changes))
+    changed = int(np.count_nonzero(changes))
     changes[np.abs(changes) <= np.float32(threshold)] = 0
-    return int(np.count_nonzero(changes)), every
+    return int(np.count_nonzero(changes)), changed
 
 
 def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> None:

@@ -120,11 +120,11 @@ class WorkerWeights:
         """
         vector, base, scale = self.local.vector, self._base, self.local.scale
         changes = self._changes if columns is None else self._changes[: len(columns)]
-        count, every = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
+        count, changed = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
         content = room.values(len(changes)) if dense_is_smaller(count, len(changes)) else room.pairs(count)
         exchange_loops.pack_changes(columns, changes, vector, base, content)
         decay, self._scale_sent = scale / self._scale_sent, scale
-        return content, decay, every
+        return content, decay, changed
 
     def hear(self, header: ReplyHeader, columns: Columns, content: Content) -> None:
         """Move to the server's weights at `columns`, which contain every update sent so far, keeping what is not sent.

@@ -16,6 +16,8 @@ from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
+from mpisgd.rank0_rows import RowPlan
+from mpisgd.sharding import NOBODY
 from mpisgd.training import train
 from mpisgd.turns import turn_rows
 from slow_twin import twin_run, twin_sync
@@ -149,12 +151,19 @@ def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel,
         np.testing.assert_array_equal(scales, np.exp2(np.rint(np.log2(scales))))
         dataset = open_dataset(uneven, split_for_text="train")
         (block,) = dataset.blocks("train")
-        found = block.rows.margins(result.weights, 0, len(block.rows)) * block.labels
-        assert np.mean(found > 0) > 0.85
+        right = block.rows.margins(result.weights, 0, len(block.rows)) * block.labels > 0
+        assert np.mean(right) > 0.85
+        held_out = RowPlan(dataset, config_of(tmp_path / "run"), len(channel.workers)).owner == NOBODY
+        assert np.mean(right[held_out]) == result.metrics[-1]["accuracy"]
         if mode == "sync" and sharding == "partition":
             shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
             expected = twin_sync(*shards, config_of(tmp_path / "run"), 285, 1.0)
             np.testing.assert_allclose(result.last, expected, rtol=1e-3, atol=2e-5)
+    model = ("--initial-model", str(tmp_path / "run" / "model.h5"), "--learning-rate", "1e-12", "--regularization", "0")
+    again = run(channel, tmp_path / "again", *options, *model)
+    if result and again:
+        assert again.events[0]["scale_columns"] == "always"
+        np.testing.assert_allclose(again.weights, result.weights, rtol=1e-4)
 
 
 @pytest.mark.skipif(MPI.COMM_WORLD.size != 2, reason="with one worker alone is async the serial program")

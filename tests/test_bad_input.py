@@ -209,6 +209,12 @@ CASES = [
         "initial model, other file", f"{TRAIN_ON_GOOD} --initial-model {{h5}}", 1, ("found mpisgd dataset", "expected")
     ),
     Case(
+        "initial model, other scaling",
+        f"{TRAIN_ON_GOOD} --initial-model {{model}} --scale-columns always",
+        2,
+        ("found a model with scale_columns never", "expected always"),
+    ),
+    Case(
         "initial model, no bias", f"{TRAIN_ON_GOOD} --initial-model {{model}} --no-bias", 2, ("bias true", "bias false")
     ),
     Case("model is text", "evaluate {data} {h5}", 1, ("data: cannot read it as mpisgd model",), text("weights")),

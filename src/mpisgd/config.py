@@ -50,7 +50,9 @@ class Config:
     resample_passes: int = setting(
         1, "with sample sharding: passes over a sample before the next one is used", unit="passes", ge=1
     )
-    initial_model: str | None = setting(None, "start from this model's weights instead of zeros")
+    initial_model: str | None = setting(
+        None, "start from this model's weights instead of zeros, and scale columns as it did"
+    )
 
     # How to learn
     mode: Mode = setting("sync", "lock step (sync) or Hogwild! at a distance (async)")
@@ -92,7 +94,10 @@ class Config:
         ge=0,
     )
     gradient_threshold: float = setting(
-        0.0, "changes of a weight up to this size wait for a later turn instead of being sent", ge=0
+        0.0,
+        "changes of a weight (of a scaled column's, where columns are scaled) up to this size wait for a later turn"
+        " instead of being sent",
+        ge=0,
     )
     merge: Merge = setting(
         "damped",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,10 @@ def _if_useless(scores: Scores) -> str:
     return f": no better than always the same answer, {larger:.4f}" if scores.accuracy <= larger else ""
 
 
+def _if_nothing_sent(last: dict[str, Any]) -> str:
+    return ": lower --gradient-threshold" if last["changes_sent"] == 0 < last["changes"] else ""
+
+
 def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path) -> dict[str, str]:
     last = monitor.last
     how = "scored once" if job.config.eval_split == "validation" else "those measured on while training"
@@ -174,7 +179,7 @@ def _summary(job: Job, monitor: Monitor, scores: Scores | None, directory: Path)
         f" {last['bytes_up'] / 1e6:,.1f} MB up and {last['bytes_down'] / 1e6:,.1f} MB down,"
         f" {last['bytes_up_per_update']:,.0f} and {last['bytes_down_per_update']:,.0f} bytes each",
         "changes": f"{last['changes_sent']:,} of {last['changes']:,} above the threshold, merged by"
-        f" {last['merge_weight']:.2f} on average",
+        f" {last['merge_weight']:.2f} on average{_if_nothing_sent(last)}",
         "round trip": f"{1e3 * last['round_trip_p50']:.2f} ms median, {1e3 * last['round_trip_p99']:.2f} ms p99",
         "staleness": f"{last['staleness_p50']:.0f} median, {last['staleness_max']} most;"
         f" at most {last['turns_ahead_max']} turns ahead of the slowest worker",

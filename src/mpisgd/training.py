@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import LEARN, NO_JOB, Job
 from mpisgd.messages import pack_rows_end, unpack_columns
-from mpisgd.model import load_model
+from mpisgd.model import Model, load_model
 from mpisgd.monitor import Monitor
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.rank0_rows import (
@@ -153,10 +153,13 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
     if config.done_file is not None:
         _remove_done_file(Path(config.done_file))
     dataset = _open(config, console)
+    model = load_model(Path(config.initial_model)) if config.initial_model is not None else None
+    if model is not None and config.scale_columns == "auto":
+        config = replace(config, scale_columns=model.config.scale_columns)
     plan = RowPlan(dataset, config, len(channel.workers))
     row_length = float(dataset.row_lengths("train").mean())
     job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers), row_length)
-    initial = _initial_weights(job, dataset, len(channel.workers))
+    initial = _initial_weights(job, dataset, len(channel.workers), model)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory
 
@@ -178,7 +181,7 @@ def _open(config: Config, console: Console) -> Dataset:
     return MemoryDataset("generated", made.rows.column_count, ("-1", "1"), parts)
 
 
-def _initial_weights(job: Job, dataset: Dataset, workers: int) -> Float:
+def _initial_weights(job: Job, dataset: Dataset, workers: int, model: Model | None) -> Float:
     """Return zeros, or a saved model's weights, float32 (column_count,)."""
     replies = workers if job.config.mode == "async" and not job.by_keys else 0
     needed = 4 * (VECTORS + replies) * job.column_count
@@ -188,10 +191,9 @@ def _initial_weights(job: Job, dataset: Dataset, workers: int) -> Float:
             f"{dataset.name}: found {dataset.column_count} columns, expected as many weights to fit in memory:"
             f" a rank needs some {needed / 1e9:.0f} GB, this host has {memory / 1e9:.0f} GB"
         )
-    if job.config.initial_model is None:
+    if model is None:
         return np.zeros(job.column_count, np.float32)
     path = job.config.initial_model
-    model = load_model(Path(path))
     if model.feature_count != dataset.column_count:
         raise DataError(
             f"{path}: found a model of {model.feature_count} features, expected {dataset.column_count}"
@@ -200,6 +202,11 @@ def _initial_weights(job: Job, dataset: Dataset, workers: int) -> Float:
     if model.preprocessing != job.preprocessing:
         raise UsageError(
             f"{path}: found a model with {_words(model.preprocessing)}, expected {_words(job.preprocessing)} as set"
+        )
+    if model.config.scale_columns not in ("auto", job.config.scale_columns):
+        raise UsageError(
+            f"{path}: found a model with scale_columns {model.config.scale_columns}, expected"
+            f" {job.config.scale_columns} as set: its penalty would be on other weights"
         )
     return model.vector()
 

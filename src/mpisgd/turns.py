@@ -23,7 +23,7 @@ FEWEST_EXCHANGES, FEWEST_WIDE = 10, 1
 FEWEST_BY_KEYS, BY_KEYS_AND_WORKER = 12, 1 / 6
 WIDE = 1_000_000  # columns
 # Elements that a turn goes through in the time of an exchange: of all columns, for each of them; by keys, whatever the
-# columns. Eight workers on two cores learn RCV1 four times as fast as with turns of a third to a fifth of this.
+# columns. Eight workers on two cores learn RCV1 two to four times as fast as with turns of a fifth of this.
 ELEMENTS_BY_COLUMN = 4
 ELEMENTS_BY_KEYS = 65_536
 # Elements that a turn has for each column, at most, if its columns are exchanged by keys: of text, these are a third of

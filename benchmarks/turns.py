@@ -67,7 +67,7 @@ def add_long(bench: Bench, result: Result, seed: int) -> None:
     result.figure("long turns", "accuracy", accuracy)
 
 
-THRESHOLD = 0.16  # lets about one value in twenty of RCV1's turns pass
+THRESHOLD = 0.25  # lets about one value in twenty of RCV1's turns pass
 
 
 def add_threshold(bench: Bench, result: Result, threshold: float, seed: int) -> None:

@@ -65,6 +65,6 @@ def add(bench: Bench, result: Result, way: str, times: int, seed: int) -> None:
     command = [mpirun(sys.executable), "-n", str(WORKERS + 1), sys.executable, "-m", "benchmarks.delayed"]
     run_command([*command, *options, *limits], {SECONDS: str(TURN), TIMES: str(times)})
     last, row = json_lines(directory / "metrics.jsonl")[-1], way if times == 1 else slow(way)
-    result.figure(row, "rows/s", last["rows"] / last["seconds"])
+    result.figure(row, "rows/s", last["rows_per_second"])
     result.figure(row, "turns ahead, most", last["turns_ahead_max"])
     result.figure(row, "staleness, most", last["staleness_max"])

@@ -52,8 +52,8 @@ def add_run(bench: Bench, result: Result, mode: str, workers: int, seed: int) ->
     result.figure(row, "accuracy", training.test_accuracy)
     result.figure(row, "passes", training.passes)
     result.figure(row, "s", training.training_seconds)
-    result.figure(row, "turns/s", last["updates"] / last["seconds"])
-    result.figure(row, "kB a turn, both ways", (last["bytes_up"] + last["bytes_down"]) / last["updates"] / 1e3)
+    result.figure(row, "turns/s", last["updates_per_second"])
+    result.figure(row, "kB a turn, both ways", (last["bytes_up_per_update"] + last["bytes_down_per_update"]) / 1e3)
     result.figure(row, "staleness", last["staleness_p50"])
 
 

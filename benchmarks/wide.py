@@ -69,6 +69,6 @@ def add(result: Result, row: str, training: Training) -> None:
 def add_turns(result: Result, row: str, training: Training) -> None:
     """Add the bytes of a turn to the table."""
     last = training.metrics[-1]
-    turn = (last["bytes_up"] + last["bytes_down"]) / last["updates"]
+    turn = last["bytes_up_per_update"] + last["bytes_down_per_update"]
     result.figure(row, "bytes a turn", turn)
     result.figure(row, "bytes an element", turn / (ELEMENTS * last["rows"] / last["updates"]))

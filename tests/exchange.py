@@ -226,3 +226,19 @@ def assert_every_change_counted_once(exchange: Exchange) -> None:
         np.testing.assert_array_equal(worker.sent, worker.made)
     made = sum(worker.made for worker in exchange.workers)
     np.testing.assert_array_equal(exchange.server.current.weights(), exchange.initial + made)
+
+
+def assert_same_bits_once_settled(exchange: Exchange, plan: list[Action]) -> None:
+    """After these actions, and with all messages delivered, every worker has the server's bits."""
+    run(exchange, plan)
+    exchange.settle()
+    for number in range(len(exchange.workers)):
+        exchange.assert_same_bits(number)
+
+
+def assert_who_changes_nothing_sends_nothing(exchange: Exchange, plan: list[Action]) -> None:
+    """The last worker takes none of the plan's steps."""
+    idle = len(exchange.workers) - 1
+    run(exchange, [action for action in plan if action[0] != "step" or action[1] != idle])
+    exchange.settle()
+    np.testing.assert_array_equal(exchange.workers[idle].sent, 0)

@@ -18,6 +18,8 @@ from exchange import (
     Exchange,
     actions,
     assert_every_change_counted_once,
+    assert_same_bits_once_settled,
+    assert_who_changes_nothing_sends_nothing,
     at,
     curvatures,
     no_decay,
@@ -38,11 +40,7 @@ from strategies import eighths, examples, ordinary, vectors
 def test_a_worker_up_to_date_has_the_servers_bits(
     plan: list[Action], initial: NDArray[np.float32], curved: bool
 ) -> None:
-    exchange = Exchange(3, initial=initial, curved=curved)
-    run(exchange, plan)
-    exchange.settle()
-    for number in range(3):
-        exchange.assert_same_bits(number)
+    assert_same_bits_once_settled(Exchange(3, initial=initial, curved=curved), plan)
 
 
 @examples
@@ -50,21 +48,14 @@ def test_a_worker_up_to_date_has_the_servers_bits(
 def test_the_same_with_decay_and_folding(plan: list[Action], initial: NDArray[np.float32], curved: bool) -> None:
     with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", 0.5):
         exchange = Exchange(3, initial=initial, curved=curved)
-        run(exchange, plan)
-        exchange.settle()
+        assert_same_bits_once_settled(exchange, plan)
         assert exchange.server.current.scale >= 0.5
-        for number in range(3):
-            exchange.assert_same_bits(number)
 
 
 @examples
 @given(actions(ordinary, no_decay))
 def test_a_worker_that_has_changed_nothing_sends_nothing(plan: list[Action]) -> None:
-    exchange = Exchange(3)
-    idle = 2
-    run(exchange, [action for action in plan if action[0] != "step" or action[1] != idle])
-    exchange.settle()
-    np.testing.assert_array_equal(exchange.workers[idle].sent, 0)
+    assert_who_changes_nothing_sends_nothing(Exchange(3), plan)
 
 
 # --- nothing is lost, nothing counted twice

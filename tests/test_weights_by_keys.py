@@ -18,6 +18,8 @@ from exchange import (
     Exchange,
     actions,
     assert_every_change_counted_once,
+    assert_same_bits_once_settled,
+    assert_who_changes_nothing_sends_nothing,
     at,
     no_decay,
     run,
@@ -60,21 +62,14 @@ def test_the_same_with_decay_and_folding(
 ) -> None:
     with mock.patch.object(mpisgd.weights, "SMALLEST_SCALE", 0.5):
         exchange = Exchange(3, initial=initial, curved=curved, turns=turns)
-        run(exchange, plan)
-        exchange.settle()
+        assert_same_bits_once_settled(exchange, plan)
         assert exchange.server.current.scale >= 0.5
-        for number in range(3):
-            exchange.assert_same_bits(number)
 
 
 @examples
 @given(actions(ordinary, no_decay), of_three)
 def test_a_worker_that_has_changed_nothing_sends_nothing(plan: list[Action], turns: list[list[Keys]]) -> None:
-    exchange = Exchange(3, turns=turns)
-    idle = 2
-    run(exchange, [action for action in plan if action[0] != "step" or action[1] != idle])
-    exchange.settle()
-    np.testing.assert_array_equal(exchange.workers[idle].sent, 0)
+    assert_who_changes_nothing_sends_nothing(Exchange(3, turns=turns), plan)
 
 
 # --- nothing is lost, nothing counted twice

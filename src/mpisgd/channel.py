@@ -141,8 +141,7 @@ class Channel:
 
     def worker_take_weights(self) -> Float:
         """Return the initial weights of this worker's columns, float32."""
-        self.wait_until(lambda: self._probe(SERVER, Tag.REPLY))
-        return self._receive(SERVER, Tag.REPLY).view(np.float32)
+        return self._await(SERVER, Tag.REPLY).view(np.float32)
 
     def server_echo(self, rounds: int) -> None:
         """Send every worker back what it sends, so many times. Beside `worker_echo`."""
@@ -155,8 +154,7 @@ class Channel:
     def worker_echo(self, message: Bytes) -> None:
         """Send the server a message and wait until it is back."""
         self._send(SERVER, Tag.UPDATE, message)
-        self.wait_until(lambda: self._probe(SERVER, Tag.REPLY))
-        self._receive(SERVER, Tag.REPLY)
+        self._await(SERVER, Tag.REPLY)
 
     # --- rows
 
@@ -253,7 +251,7 @@ class Channel:
     def wait_until_sent(self) -> None:
         """Wait until every message this rank has sent has left."""
         for key in list(self._sends):
-            self.wait_until(functools.partial(self._has_left, *key))
+            self._wait_until_left(*key)
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once."""
@@ -279,6 +277,11 @@ class Channel:
     def _probe(self, rank: int, tag: int, status: MPI.Status | None = None) -> bool:
         """Tell whether a message has come. MPICH's probe looks first and then fetches: the next one sees what came."""
         return self._comm.Iprobe(rank, tag, status) or self._comm.Iprobe(rank, tag, status)
+
+    def _await(self, rank: int, tag: Tag) -> Bytes:
+        """Wait for a message and return it."""
+        self.wait_until(lambda: self._probe(rank, tag))
+        return self._receive(rank, tag)
 
     def _receive(self, rank: int, tag: Tag) -> Bytes:
         """Receive a message that a probe has seen."""

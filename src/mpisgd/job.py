@@ -50,11 +50,11 @@ class Job:
         iterations = config.iterations
         if not isinstance(iterations, int):
             rows = turn_rows(config, feature_count, learning_rows, workers, row_length)
-            iterations = settled["iterations"] = max(1, math.ceil(rows / config.batch_size))  # whole turns make a pass
+            iterations = settled["iterations"] = _steps(rows, config)
         by_keys = are_by_keys(config, iterations * config.batch_size, feature_count, row_length)
         first = None
         if "iterations" in settled and not by_keys:
-            first = math.ceil(first_turn_rows(feature_count, row_length) / config.batch_size)
+            first = _steps(first_turn_rows(feature_count, row_length), config)
         return cls(
             dataclasses.replace(config, **settled),
             feature_count,
@@ -73,11 +73,15 @@ class Job:
         assert isinstance(self.config.iterations, int)  # noqa: S101 - `planned` came first
         return self.config.iterations
 
+    @property
+    def turn_rows(self) -> int:
+        """The rows of a turn of full length."""
+        return self.iterations * self.config.batch_size
+
     def with_turns_worth(self, rows: float) -> Job:
         """Return the job with turns of about so many rows, between the bounds of `turns.turn_rows`."""
         found = turn_rows(self.config, self.feature_count, self.learning_rows, self.workers, self.row_length, rows)
-        iterations = max(1, math.ceil(found / self.config.batch_size))
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, iterations=iterations))
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, iterations=_steps(found, self.config)))
 
     def to_json(self) -> str:
         """Return the job as text, for the broadcast."""
@@ -129,3 +133,8 @@ class Job:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""
         assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
         return step_size(self.config, self.config.learning_rate, self.passes(rows))
+
+
+def _steps(rows: float, config: Config) -> int:
+    """Return the mini-batch steps that so many rows take, one at least: rounded up, so that whole turns make a pass."""
+    return max(1, math.ceil(rows / config.batch_size))

@@ -86,7 +86,7 @@ class Learner:
         self._begin_shard(shard)
         self._iterations = job.iterations
         self._first_iterations = job.first_iterations
-        self._turn_rows = self._iterations * job.config.batch_size
+        self._turn_rows = job.turn_rows
         self._by_keys = job.by_keys
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0

@@ -50,7 +50,7 @@ class Mailbox:
         self._columns: Columns = None  # of the reply that is due
         self._sent_at: float | None = None  # of the update under way
         self._round_trip = 0.0  # s, of the last update whose reply has come
-        self._full_turn = job.iterations * job.config.batch_size  # rows
+        self._full_turn = job.turn_rows
         self._pace = Pace(may_overlap=job.config.max_staleness is None)
         self._heard_at = 0.0  # the last reply
         self._waited = 0.0  # s, since the last update was sent

@@ -30,7 +30,7 @@ from mpisgd.learner import Learner, ShardFeed
 from mpisgd.mailbox import Mailbox
 from mpisgd.merging import Exchange
 from mpisgd.messages import pack_columns
-from mpisgd.scaling import are_uneven, column_scales, column_sums, may_scale, scale
+from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys
@@ -63,12 +63,11 @@ def work(channel: Channel) -> None:
 
 def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
     """Return the columns' scales, if they are to be scaled, settled with all others."""
-    if not may_scale(job):
-        return None
-    sample = column_sums(shard.first(SAMPLE_ROWS).rows)
-    if job.config.scale_columns == "auto" and not are_uneven(job, channel.worker_sum(sample)):
-        return None
-    return column_scales(job, channel.worker_sum(column_sums(shard.rows)))
+    return agreed_scales(
+        job,
+        lambda: channel.worker_sum(column_sums(shard.first(SAMPLE_ROWS).rows)),
+        lambda: channel.worker_sum(column_sums(shard.rows)),
+    )
 
 
 def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None) -> Beginning:

@@ -8,11 +8,14 @@ are powers of two, so that not a bit of it changes. The penalty is then that of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
+from mpisgd.shard import COPY_ELEMENTS
 from mpisgd.sparse_rows import SparseRows
 
 # Standard deviation, over all elements, of the binary logarithm of their columns' sizes: columns differ from their mean
@@ -20,7 +23,6 @@ from mpisgd.sparse_rows import SparseRows
 # log-normal column sizes (a factor of e) it is 1.4, and without scaling 50 passes end 0.07 below LIBLINEAR.
 UNEVEN = 1.0
 LARGEST_EXPONENT = 40  # of a scale: what is learnt must stay finite in float32
-ELEMENTS_AT_A_TIME = 1_000_000
 
 Sums = NDArray[np.float64]
 
@@ -30,11 +32,21 @@ def may_scale(job: Job) -> bool:
     return job.config.scale_columns != "never" and not job.wide
 
 
+def agreed_scales(job: Job, sample_sums: Callable[[], Sums], all_sums: Callable[[], Sums]) -> Float | None:
+    """Return the scale of each column, if they are to be scaled; the same on every rank, as all ask for the same sums.
+
+    Each returns the workers' `column_sums` added up, over a sample of their rows and over all of them.
+    """
+    if not may_scale(job) or (job.config.scale_columns == "auto" and not are_uneven(job, sample_sums())):
+        return None
+    return column_scales(job, all_sums())
+
+
 def column_sums(rows: SparseRows) -> Sums:
     """Return the number of each column's elements and the sum of their squares, float64 (2 column_count,)."""
     rows = rows.compact()
     counts, squares = np.zeros(rows.column_count), np.zeros(rows.column_count)
-    at_a_time = max(ELEMENTS_AT_A_TIME, rows.column_count)
+    at_a_time = max(COPY_ELEMENTS, rows.column_count)
     for start in range(0, rows.elements, at_a_time):
         columns = rows.columns[start : start + at_a_time]
         values = rows.values[start : start + at_a_time].astype(np.float64)
@@ -71,8 +83,8 @@ def column_scales(job: Job, sums: Sums) -> Float:
 def scale(rows: SparseRows, scales: Float) -> None:
     """Multiply the rows' elements by their columns' scales, in place."""
     rows = rows.compact()
-    for start in range(0, rows.elements, ELEMENTS_AT_A_TIME):
-        some = slice(start, start + ELEMENTS_AT_A_TIME)
+    for start in range(0, rows.elements, COPY_ELEMENTS):
+        some = slice(start, start + COPY_ELEMENTS)
         rows.values[some] *= scales[rows.columns[some]]
 
 

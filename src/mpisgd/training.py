@@ -39,7 +39,7 @@ from mpisgd.rank0_rows import (
 from mpisgd.rank0_server import SERVE
 from mpisgd.results import announce_training, leave_results
 from mpisgd.run_log import RunLog, make_run_directory
-from mpisgd.scaling import are_uneven, column_scales, may_scale
+from mpisgd.scaling import agreed_scales
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 
@@ -70,7 +70,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
-            scales = _scales(channel, job)
+            scales = agreed_scales(job, channel.server_sum, channel.server_sum)
             job = job.with_scaling(scaled=scales is not None)
             if scales is not None:
                 held_out.scale_columns(scales)
@@ -82,13 +82,6 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
                 weights = SERVE[config.mode](channel, beginning, monitor, samples)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
-
-
-def _scales(channel: Channel, job: Job) -> Float | None:
-    """Return the columns' scales, if they are to be scaled, as the workers do."""
-    if not may_scale(job) or (job.config.scale_columns == "auto" and not are_uneven(job, channel.server_sum())):
-        return None
-    return column_scales(job, channel.server_sum())
 
 
 def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float]:
@@ -159,7 +152,7 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
     plan = RowPlan(dataset, config, len(channel.workers))
     row_length = float(dataset.row_lengths("train").mean())
     job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers), row_length)
-    initial = _initial_weights(job, dataset, len(channel.workers), model)
+    initial = _initial_weights(job, dataset, model)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory
 
@@ -181,9 +174,9 @@ def _open(config: Config, console: Console) -> Dataset:
     return MemoryDataset("generated", made.rows.column_count, ("-1", "1"), parts)
 
 
-def _initial_weights(job: Job, dataset: Dataset, workers: int, model: Model | None) -> Float:
+def _initial_weights(job: Job, dataset: Dataset, model: Model | None) -> Float:
     """Return zeros, or a saved model's weights, float32 (column_count,)."""
-    replies = workers if job.config.mode == "async" and not job.by_keys else 0
+    replies = job.workers if job.config.mode == "async" and not job.by_keys else 0
     needed = 4 * (VECTORS + replies) * job.column_count
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:

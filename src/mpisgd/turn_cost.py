@@ -5,6 +5,7 @@ The ranks do at once what they will do at once when they learn, so they wait for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -52,26 +53,30 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -
 def _sync_seconds(channel: Channel, beginning: Beginning) -> float:
     """Return the time of a round in which nobody has changed anything."""
     exchange = Exchange(len(channel.workers), beginning.job.config.merge, beginning.curvatures)
-    weights, seconds = beginning.weights.copy(), []
-    for _ in range(EXCHANGES):
-        began = channel.now()
+    weights = beginning.weights.copy()
+
+    def merge_nothing() -> None:
         nothing = exchange.buffers(
             channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
         )
         channel.worker_merge(*nothing)
         exchange.merge(weights, 0.0)
-        seconds.append(channel.now() - began)
-    return median(seconds)
+
+    return _median_seconds(channel, merge_nothing)
 
 
 def _async_seconds(channel: Channel, beginning: Beginning) -> float:
     """Return the time of a message to the server, of the size of an update, and back; without what it does there."""
     job = beginning.job
-    elements = job.iterations * job.config.batch_size * job.row_length
-    places = min(job.column_count, elements) if job.by_keys else job.column_count
-    message, seconds = np.zeros(4 * int(places), np.uint8), []
+    places = min(job.column_count, job.turn_rows * job.row_length) if job.by_keys else job.column_count
+    message = np.zeros(4 * int(places), np.uint8)
+    return _median_seconds(channel, lambda: channel.worker_echo(message))
+
+
+def _median_seconds(channel: Channel, exchange: Callable[[], None]) -> float:
+    seconds = []
     for _ in range(EXCHANGES):
         began = channel.now()
-        channel.worker_echo(message)
+        exchange()
         seconds.append(channel.now() - began)
     return median(seconds)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd.beginning import (
@@ -16,6 +18,7 @@ from mpisgd.beginning import (
     row_facts,
     settled,
     step_sizes,
+    tried_by,
     try_step_sizes,
 )
 from mpisgd.config import Config
@@ -93,7 +96,7 @@ def chosen(made: Shard, **settings: Any) -> float:
     beginning = settle(a_job, np.zeros(4, np.float32), facts)
     sizes = sizes_for(a_job, facts)
     with np.errstate(all="ignore"):
-        return best_step_size(sizes, try_step_sizes(beginning, made, sizes))
+        return best_step_size(sizes, try_step_sizes(beginning, made, sizes, list(range(len(sizes)))))
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
@@ -103,9 +106,13 @@ def test_rows_ten_times_as_long_get_steps_a_hundred_times_as_small(loss: Any):
     assert short / long == pytest.approx(101 / 2)
 
 
+def sums_of(rows: float, before: float, after: list[float]) -> NDArray[np.float64]:
+    """Return the sums of a trial in which every size was judged on the same rows."""
+    return rows * np.array([[1.0] * len(after), [before] * len(after), after])
+
+
 def test_a_step_size_is_one_of_those_tried_and_finite_where_all_diverge():
-    sizes = np.array([1.0, 2.0, 4.0])
-    assert best_step_size(sizes, np.array([10.0, 10.0, np.inf, np.inf, np.inf])) == 1.0
+    assert best_step_size(np.array([1.0, 2.0, 4.0]), sums_of(10.0, 1.0, [np.inf] * 3)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -117,8 +124,28 @@ def test_a_step_size_is_one_of_those_tried_and_finite_where_all_diverge():
     ],
 )
 def test_the_smallest_step_size_nearly_as_good_as_the_best_is_taken(after: list[float], expected: float):
-    sums = 7.0 * np.array([1.0, 1.0, *after])
-    assert best_step_size(np.array([1.0, 2.0, 4.0, 8.0]), sums) == expected
+    assert best_step_size(np.array([1.0, 2.0, 4.0, 8.0]), sums_of(7.0, 1.0, after)) == expected
+
+
+def test_a_step_size_is_judged_by_what_it_gains_on_its_own_rows():
+    """The second size had the harder rows, and a third as many."""
+    sums = np.array([[3.0, 1.0], [3 * 0.5, 0.9], [3 * 0.3, 0.4]])
+    assert best_step_size(np.array([1.0, 2.0]), sums) == 2.0
+
+
+@given(workers=st.integers(1, 40), tries=st.integers(1, 9), sample=st.integers(1, 2000))
+def test_the_workers_together_try_every_size_and_none_tries_one_twice(workers: int, tries: int, sample: int):
+    of_workers = [tried_by(worker, tries, workers * sample) for worker in range(1, workers + 1)]
+    assert all(len(set(tried)) == len(tried) for tried in of_workers)
+    times = np.bincount(np.concatenate(of_workers).astype(int), minlength=tries)
+    assert times.min() >= min(workers, 2)
+    assert times.max() - times.min() <= 1
+
+
+def test_one_worker_tries_all_sizes_and_many_a_single_one_each():
+    assert tried_by(1, 5, 2000) == [0, 1, 2, 3, 4]
+    assert [len(tried_by(worker, 5, 8 * 2000)) for worker in range(1, 9)] == [2] * 8
+    assert [len(tried_by(worker, 5, 10 * 2000)) for worker in range(1, 11)] == [1] * 10
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5000])
@@ -126,9 +153,9 @@ def test_any_number_of_rows_will_do(rows: int):
     made = shard(rows)
     facts = row_facts(made)
     sizes = sizes_for(job(), facts)
-    sums = try_step_sizes(settle(job(), np.zeros(4, np.float32), facts), made, sizes)
-    assert len(sums) == 2 + len(FACTORS)
-    assert sums[0] == min(2000, max(1, rows // 2))
+    sums = try_step_sizes(settle(job(), np.zeros(4, np.float32), facts), made, sizes, [0, 3])
+    assert sums.shape == (3, len(FACTORS))
+    np.testing.assert_array_equal(sums[0], np.where(np.isin(np.arange(5), [0, 3]), min(2000, max(1, rows // 2)), 0))
     assert np.isfinite(sums).all()
 
 

@@ -1,8 +1,8 @@
 """Where learning begins: the first bias and the first step size, both from the workers' rows.
 
 The step size is found as Hogwild!'s own program finds it, by its "best ball" (Niu, Recht, Re, Wright 2011): try several
-on a sample and go on with the best. Here every worker tries all of them on rows of its own, and the sum decides:
-each is judged on the same rows, and on as many as there are workers to try.
+on a sample and go on with the best. Many workers share them: each tries some on rows of its own. As the rows differ, it
+is what a step size gains on them that counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from mpisgd.svm import ScaledVector
 
 # Rows of each worker that a step size learns from, and as many that it is judged on. Some milliseconds in all.
 SAMPLE_ROWS = 2_000
+SAMPLES = 2  # that each step size is tried on, at least. With one, two workers now and then chose one twice as large.
 # Of the step size 1 / (curvature x mean ||x||^2). Smaller ones are not tried: no row steps too far (see svm.Loss), and
 # with few positives nothing that can be learnt from a sample is better than learning nothing.
 FACTORS = 2.0 ** np.arange(5)
@@ -114,10 +114,21 @@ def step_sizes(job: Job, facts: NDArray[np.float64], largest: float) -> NDArray[
     return sizes.clip(max=LARGEST_BATCH_STEP / (job.config.batch_size * steepest))
 
 
-def try_step_sizes(beginning: Beginning, shard: Shard, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return [rows, rows x objective with the initial weights, the same after trying each size], to be added up.
+def tried_by(worker: int, tries: int, rows: float) -> list[int]:
+    """Return which of so many step sizes a worker tries, given the rows of all workers' samples.
 
-    Float64 (2 + tries,). A worker with one row learns from it and judges by it.
+    Each is tried by SAMPLES workers at least, as far as there are so many, and by more where samples are short.
+    """
+    each = min(tries, math.ceil(tries * SAMPLES * SAMPLE_ROWS / rows))
+    return sorted(number % tries for number in range(worker * each, (worker + 1) * each))
+
+
+def try_step_sizes(
+    beginning: Beginning, shard: Shard, sizes: NDArray[np.float64], tried: list[int]
+) -> NDArray[np.float64]:
+    """Return for each size, to be added up: [rows it was judged on, rows x objective before, the same after].
+
+    Float64 (3, sizes), 0 for those that were not `tried`. A worker with one row learns from it and judges by it.
     """
     job, initial = beginning.job, beginning.weights
     half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
@@ -125,9 +136,12 @@ def try_step_sizes(beginning: Beginning, shard: Shard, sizes: NDArray[np.float64
     judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
     learnt_from = shard.first(half)
     squared_norms = job.objective.squared_norms(learnt_from.rows.squared_norms())
-    learnt = (_learnt(job, initial, learnt_from, squared_norms, size) for size in sizes.tolist())
-    values = [_value(job, weights, judged) for weights in chain([ScaledVector(initial)], learnt)]
-    return half * np.array([1, *(value if math.isfinite(value) else math.inf for value in values)])
+    before = _value(job, ScaledVector(initial), judged)
+    sums = np.zeros((3, len(sizes)))
+    for number in tried:
+        after = _value(job, _learnt(job, initial, learnt_from, squared_norms, float(sizes[number])), judged)
+        sums[:, number] = half, half * before, half * after if math.isfinite(after) else math.inf
+    return sums
 
 
 def _learnt(job: Job, initial: Float, sample: Shard, squared_norms: Float, size: float) -> ScaledVector:
@@ -146,10 +160,10 @@ def _learnt(job: Job, initial: Float, sample: Shard, squared_norms: Float, size:
 
 def best_step_size(sizes: NDArray[np.float64], sums: NDArray[np.float64]) -> float:
     """Return the first step size, from the sum of what all workers' `try_step_sizes` returned."""
-    before, *after = (sums[1:] / sums[0]).tolist()
-    best = min(after)
-    good_enough = best + SHORT_OF_THE_BEST * max(0.0, before - best)
-    return float(sizes[[value <= good_enough for value in after].index(True)])
+    rows, before, after = sums.reshape(3, -1)
+    gains = (before - after) / rows
+    best = gains.max()
+    return float(sizes[np.argmax(gains >= best - SHORT_OF_THE_BEST * max(0.0, best))])
 
 
 def _value(job: Job, weights: ScaledVector, judged: Shard) -> float:

@@ -20,6 +20,7 @@ from mpisgd.beginning import (
     row_facts,
     settled,
     step_sizes,
+    tried_by,
     try_step_sizes,
 )
 from mpisgd.channel import LEADER, Channel
@@ -87,7 +88,7 @@ def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None)
     if size is None:
         sizes = step_sizes(job, facts, largest)
         with np.errstate(all="ignore"):  # the largest may well diverge
-            tried = try_step_sizes(beginning, shard, sizes)
+            tried = try_step_sizes(beginning, shard, sizes, tried_by(channel.rank, len(sizes), facts[0]))
         size = best_step_size(sizes, channel.worker_sum(tried))
     beginning = beginning.with_learning_rate(size)
     if job.measures_turns:

@@ -1,16 +1,27 @@
-"""A worker's pace: it computes while its updates travel, unless these take much longer than its turns."""
+"""A worker's end of the exchange: what its updates say, and its pace: when it waits for their replies."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpisgd.mailbox import LONG_WAIT, TURNS_TO_KNOW, Pace
-from strategies import examples
+from mpisgd.channel import Channel
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.mailbox import LONG_WAIT, TURNS_TO_KNOW, Mailbox, Pace
+from mpisgd.messages import Bytes
+from mpisgd.turn_keys import WorkerKeys
+from mpisgd.updates import ALL_COLUMNS, Keys, ReplyHeader, ReplyRoom, UpdateHeader, unpack_update
+from mpisgd.weights import WorkerWeights
+from strategies import examples, rows_from
 
 times = st.floats(1e-6, 1e3)
 TURN = 0.25  # s
+COLUMNS = 3
 LONG, SHORT = LONG_WAIT * TURN, LONG_WAIT * TURN / 2
 
 
@@ -67,3 +78,99 @@ def test_a_worker_that_must_not_get_ahead_never_does(turns: list[tuple[float, fl
     for turn, round_trip in turns:
         pace.count(turn, round_trip)
         assert not pace.overlaps
+
+
+class Post:
+    """In the place of a worker's channel, with a clock of its own: keeps updates, and a reply that is put here."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.updates: list[tuple[UpdateHeader, Keys | None, Keys | None]] = []
+        self.reply: Bytes | None = None
+        self.waits = 0
+
+    def now(self) -> float:
+        return self.time
+
+    def worker_expect_replies(self, largest: int) -> None: ...
+
+    def worker_reuse_update(self) -> None: ...
+
+    def worker_send_update(self, update: Bytes) -> None:
+        header, _, keys, wanted = unpack_update(update.copy())
+        self.updates.append((header, keys, wanted))
+
+    def worker_poll_reply(self) -> Bytes | None:
+        return self.reply
+
+    def worker_wait_reply(self) -> Bytes:
+        self.waits += 1
+        assert self.reply is not None
+        return self.reply
+
+    def put(self, version: int, *, stop: bool = False, rows: int = 0, values: int = COLUMNS) -> None:
+        room = ReplyRoom(values)
+        content = room.values(values)
+        content[:] = 0
+        self.reply = room.seal(ReplyHeader(stop, version, rows, 1.0, 0.0), content)
+
+
+def mailbox(post: Post, keys: WorkerKeys | None = None, **settings: Any) -> Mailbox:
+    job = Job.planned(Config(mode="async", bias=False, **settings), COLUMNS, 100, workers=2, row_length=1.0)
+    return Mailbox(cast("Channel", post), job, WorkerWeights(np.zeros(COLUMNS, np.float32)), keys)
+
+
+def take_turn(box: Mailbox, post: Post, *, heard_after: float | None = None, turn: int = ALL_COLUMNS) -> UpdateHeader:
+    """Take a turn of a second, hear the reply so long after it began, and send it; return what the update says."""
+    began, version = post.time, box.version
+    if heard_after is not None:
+        post.time = began + heard_after
+        assert not box.look()
+    post.time = began + 1.0
+    box.wait()
+    box.send_turn(version, 10, turn, began, 1.0)
+    return post.updates[-1][0]
+
+
+@pytest.mark.parametrize(("heard_after", "version"), [(0.25, 7), (0.75, 1)])
+def test_an_update_counts_from_the_weights_that_most_of_its_turn_was_computed_from(
+    heard_after: float, version: int
+) -> None:
+    post = Post()
+    box = mailbox(post)
+    assert take_turn(box, post).version == 0
+    post.put(version=7, rows=50)
+    header = take_turn(box, post, heard_after=heard_after)
+    assert (header.version, header.round_trip) == (version, heard_after)
+    assert (box.version, box.rows) == (8, 60)  # with the update under way
+
+
+def test_a_turn_by_keys_counts_from_the_weights_it_began_with_and_asks_for_those_of_the_turn_after_the_next() -> None:
+    post = Post()
+    keys = WorkerKeys(rows_from([[(0, 1.0)], [(1, 1.0)], [(2, 1.0)]], COLUMNS), turn_rows=1)
+    box = mailbox(post, keys)
+    first = take_turn(box, post, turn=0)
+    assert (first.turn, first.wanted) == (0, 2)
+    post.put(version=7, values=1)
+    second = take_turn(box, post, turn=1, heard_after=0.1)
+    assert (second.version, second.turn, second.wanted) == (1, 1, 0)
+    told = [[None if some is None else some.tolist() for some in lists] for _, *lists in post.updates]
+    assert told == [[[0], [2]], [[1], None]]
+
+
+def test_a_worker_that_must_not_get_ahead_waits_as_soon_as_it_has_sent() -> None:
+    post = Post()
+    box = mailbox(post, max_staleness=3)
+    post.put(version=1)
+    take_turn(box, post)
+    assert (post.waits, box.look()) == (1, False)
+
+
+def test_the_word_to_stop_is_heard_with_the_reply() -> None:
+    post = Post()
+    box = mailbox(post)
+    take_turn(box, post)
+    assert (box.look(), box.stopped) == (True, False)
+    post.put(version=1, stop=True)
+    box.wait()
+    assert box.stopped

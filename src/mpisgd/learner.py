@@ -14,7 +14,7 @@ from mpisgd.scaling import scale
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import WorkerKeys
-from mpisgd.updates import Keys
+from mpisgd.updates import ALL_COLUMNS, Keys
 
 SMALLEST_DECAY = 1e-6  # of a turn
 BETWEEN_ROWS = 1_024  # some 100 us of text rows: a message under way waits no longer to be moved along
@@ -122,8 +122,8 @@ class Learner:
 
     @property
     def number(self) -> int:
-        """The number, in a pass, of the turn that comes next, where turns have keys."""
-        return self._next_row // self._turn_rows
+        """The number, in a pass, of the turn that comes next; ALL_COLUMNS where turns have no keys."""
+        return self._next_row // self._turn_rows if self._by_keys else ALL_COLUMNS
 
     def keys(self) -> WorkerKeys | None:
         """Return the account of this worker's keys, if its turns have any."""

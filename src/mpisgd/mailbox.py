@@ -9,7 +9,7 @@ from mpisgd.exchange_loops import Columns
 from mpisgd.job import Job
 from mpisgd.messages import Bytes
 from mpisgd.turn_keys import WorkerKeys
-from mpisgd.updates import UpdateHeader, UpdateRoom, largest_reply, unpack_reply
+from mpisgd.updates import ALL_COLUMNS, UpdateHeader, UpdateRoom, largest_reply, unpack_reply
 from mpisgd.weights import WorkerWeights
 
 # After so many turns a worker knows whether to compute the next one while it waits for a reply. What is computed so is
@@ -63,7 +63,7 @@ class Mailbox:
     def send_turn(self, version: int, rows: int, turn: int, began: float, took: float) -> None:
         """Send what changed in a turn that began from that version; wait for the reply if that is the pace.
 
-        turn   its number, where turns have keys
+        turn   its number, or ALL_COLUMNS
         began  s, by the channel's clock
         took   s, with looks for the reply to the last update
         """
@@ -72,17 +72,15 @@ class Mailbox:
         keys = self._keys
         if keys is None and self._heard_at < began + took / 2:
             version = self.version  # most of the turn was computed from the weights that came within it
-        self._channel.worker_reuse_update()
-        if keys is None:
-            content, decay, changes = self.weights.take_turn(self._threshold, None, self._room)
-            header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited)
-            message = self._room.seal(header, content)
-        else:
+        wanted, columns, told, told_wanted = ALL_COLUMNS, None, None, None
+        if keys is not None:
             wanted = keys.wanted_with(turn, overlaps=self._pace.overlaps)
-            content, decay, changes = self.weights.take_turn(self._threshold, keys.of(turn), self._room)
-            header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited, turn, wanted)
-            message = self._room.seal(header, content, keys.to_tell(turn), keys.to_tell(wanted))
-            self._columns = keys.of(wanted)
+            columns, self._columns = keys.of(turn), keys.of(wanted)
+            told, told_wanted = keys.to_tell(turn), keys.to_tell(wanted)
+        self._channel.worker_reuse_update()
+        content, decay, changes = self.weights.take_turn(self._threshold, columns, self._room)
+        header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited, turn, wanted)
+        message = self._room.seal(header, content, told, told_wanted)
         self._sent_at, self._waited = self._channel.now(), 0.0
         self._channel.worker_send_update(message)
         self.version += 1

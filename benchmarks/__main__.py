@@ -21,6 +21,7 @@ from benchmarks import (
     kernel,
     many_workers,
     memory,
+    one_node,
     optimum,
     rcv1,
     report,
@@ -48,8 +49,9 @@ PARTS: dict[str, Callable[[Bench], report.Result]] = {
     "turns": turns.run,
     "wide": wide.run,
     "delay": delay.run,
+    "one-node": one_node.run,
 }
-WHEN_NAMED = ("memory", "many-workers", "turns", "wide", "delay")
+WHEN_NAMED = ("memory", "many-workers", "turns", "wide", "delay", "one-node")
 PACKAGES = ("mpisgd", "numpy", "scipy", "scikit-learn", "liblinear-official", "vowpalwabbit", "snapml")
 
 

@@ -109,9 +109,9 @@ def test_the_roles_do_not_know_each_other() -> None:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_mpi_is_imported_by_main_and_channel_alone_and_never_at_once(module: str) -> None:
+def test_mpi_is_imported_by_three_modules_alone_and_never_at_once(module: str) -> None:
     mpi = [found for found in imports_of(modules()[module]) if imports_package(found, "mpi4py")]
-    assert bool(mpi) == (module in ("main", "channel"))
+    assert bool(mpi) == (module in ("main", "channel", "shared_memory"))
     assert not any(found.at_once for found in mpi)
 
 

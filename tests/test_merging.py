@@ -47,7 +47,7 @@ def after_round(
 def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool) -> tuple[Vector, Vector]:
     """Return what worker k, counted from 0, adds to the sum, having processed k rows, and where the sum goes."""
     exchange.changes[:] = changes
-    return exchange.buffers(
+    exchange.fill_slots(
         k + 1,
         rows=k,
         changes_sent=np.count_nonzero(changes),
@@ -57,6 +57,7 @@ def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool
         log_decay=np.log(decay),
         stop=stop and k == 0,
     )
+    return exchange.mine, exchange.total
 
 
 @st.composite

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.waiting import (
     LONGEST_SLEEP_TIMED,
     YIELDS_FOR_COLLECTIVE,
@@ -56,6 +57,7 @@ class Channel:
         self._crew = self._comm.Split(color=self._comm.rank != SERVER)  # the workers among themselves
         self._crew.Set_name("mpisgd workers")
         self._sends: dict[tuple[int, Tag], tuple[MPI.Request, Bytes]] = {}
+        self._memory: SharedMemory | None = None
         self._status = MPI.Status()
         self._updates = self._replies = NOTHING  # where messages of the asynchronous exchange are received
         self._reply = MPI.REQUEST_NULL
@@ -180,6 +182,15 @@ class Channel:
         """Write the sum of all workers' buffers to `total`. Collective among the workers, a round each."""
         self._wait(self._crew.Iallreduce(mine, total))
 
+    def worker_share(self, count: int, length: int) -> SharedMemory | None:
+        """Return memory that all workers share, if they can: see `SharedMemory.of`. Collective among the workers."""
+        self._memory = SharedMemory.of(self._crew, count, length)
+        return self._memory
+
+    def worker_meet(self, memory: SharedMemory) -> None:
+        """Wait until all workers are here: what each wrote to the memory is there. Collective among the workers."""
+        memory.meet(self._move_messages if self.rank == LEADER else None)
+
     def leader_report(self, report: Bytes) -> None:
         """Send the server a packed report; waits only for the one before it to leave."""
         self._send(SERVER, Tag.REPORT, report)
@@ -244,9 +255,14 @@ class Channel:
 
     # --- the end
     def worker_leave(self) -> None:
-        """Tell the server that this worker was told to stop and leaves; waits until all it sent has left."""
+        """Tell the server that this worker was told to stop and leaves; waits until all it sent has left.
+
+        Memory that the workers share is given back: nobody may look at it any more.
+        """
         self._send(SERVER, Tag.GONE, NOTHING)
         self.wait_until_sent()
+        if self._memory is not None:
+            self._memory.free()
 
     def wait_until_sent(self) -> None:
         """Wait until every message this rank has sent has left."""
@@ -282,6 +298,11 @@ class Channel:
         """Wait for a message and return it."""
         self.wait_until(lambda: self._probe(rank, tag))
         return self._receive(rank, tag)
+
+    def _move_messages(self) -> bool:
+        """Let messages under way move on; no work that counts."""
+        self._comm.Iprobe()
+        return False
 
     def _receive(self, rank: int, tag: Tag) -> Bytes:
         """Receive a message that a probe has seen."""

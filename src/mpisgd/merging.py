@@ -25,26 +25,34 @@ from mpisgd.config import Merge
 
 WORKER_SLOTS = 5  # of each worker: rows, changes sent, changes (exact up to 2^24), round trip before, computing (s)
 SHARED_SLOTS = 2  # stop, sum of log decays
+ALL = slice(None)
 
 
 class Exchange:
-    """A worker's end of the Allreduce: the float32 buffer it adds, the sum, and the merging of the sum.
+    """A worker's end of a round: the float32 buffer that it adds, the sum of all workers', and the merging of the sum.
 
     A buffer is changes (column_count) and slots. A worker writes its own slots and leaves those of others 0. Nothing is
     allocated from round to round. `curvatures` are the beginning's, float32 (column_count,).
 
-    changes  the view of this worker's changes of the weights, float32 (column_count,); written before `buffers`
+    mine     what this worker adds, float32 (`buffer_length`,), zeros at first: made here unless it is given
+    total    the sum of all workers', likewise; or just of their changes, where `add_up` makes it
+    changes  the view of this worker's changes of the weights, float32 (column_count,); written before `fill_slots`
     """
 
-    def __init__(self, workers: int, rule: Merge, curvatures: Float) -> None:
+    def __init__(
+        self, workers: int, rule: Merge, curvatures: Float, mine: Float | None = None, total: Float | None = None
+    ) -> None:
         self._columns, self._workers = len(curvatures), workers
         self._curvatures = curvatures if rule == "damped" else None
-        self._mine = np.zeros(self._columns + SHARED_SLOTS + WORKER_SLOTS * workers, np.float32)
-        self._total = np.zeros_like(self._mine)
         self._gains = np.full(self._columns, 1 / workers if rule == "mean" else 1, np.float32)
-        self.changes = self._mine[: self._columns]
+        self._turn_size = 0.0
+        length = buffer_length(self._columns, workers)
+        self.mine = np.zeros(length, np.float32) if mine is None else mine
+        self.total = np.zeros(length, np.float32) if total is None else total
+        self.changes = self.mine[: self._columns]
+        self._slots = self.total[self._columns :]
 
-    def buffers(
+    def fill_slots(
         self,
         worker: int,
         *,
@@ -55,41 +63,51 @@ class Exchange:
         computing: float,
         log_decay: float,
         stop: bool,
-    ) -> tuple[Float, Float]:
-        """Complete this worker's part of the round; return what to add and where the sum goes.
+    ) -> None:
+        """Complete this worker's part of the round.
 
         `worker` counts from 1. `stop` is the word of one worker, which all hear, that this round is the last.
         """
-        self._shared(self._mine)[:] = stop, log_decay
-        self._of_workers(self._mine)[worker - 1] = rows, changes_sent, changes, round_trip, computing
-        return self._mine, self._total
+        slots = self.mine[self._columns :]
+        slots[:SHARED_SLOTS] = stop, log_decay
+        self._of_workers(slots)[worker - 1] = rows, changes_sent, changes, round_trip, computing
 
-    def merge(self, weights: Float, step_size: float) -> None:
-        """Apply the sum of turns at this step size to `weights` in place; the same on every worker."""
-        if self._curvatures is not None:
-            turn_size = step_size * float(self.turns[:, 0].mean(dtype=np.float64))
-            vector_loops.damping(self._curvatures, turn_size, self._workers, self._gains)
-        log_decay = float(self._shared(self._total)[1])
-        vector_loops.merge(weights, self._gains, self._total[: self._columns], log_decay)
+    def add_up(self, buffers: Float, part: slice) -> None:
+        """Write a part of `total` as the sum of all workers' buffers, float32 (workers, length); add up all slots."""
+        np.add.reduce(buffers[:, part], axis=0, out=self.total[part])
+        self._slots = np.add.reduce(buffers[:, self._columns :], axis=0)
+
+    def merge(self, weights: Float, step_size: float, part: slice = ALL) -> None:
+        """Apply a part of the sum of turns at this step size to `weights` in place; the same on every worker."""
+        self._turn_size = step_size * float(self.turns[:, 0].mean(dtype=np.float64))
+        self._damp(part)
+        vector_loops.merge(weights[part], self._gains[part], self.total[: self._columns][part], float(self._slots[1]))
 
     @property
     def stops(self) -> bool:
         """Whether the round just summed is the last."""
-        return bool(self._shared(self._total)[0])
+        return bool(self._slots[0])
 
     @property
     def turns(self) -> Float:
         """What every worker wrote to its slots in the round just summed, (workers, WORKER_SLOTS)."""
-        return self._of_workers(self._total)
+        return self._of_workers(self._slots)
 
     @property
     def merge_weight(self) -> float:
-        """The mean gain of the changes in the round just merged; 0 if there were none."""
-        changed = self._total[: self._columns] != 0
+        """The mean gain of the changes in the round just merged, of all columns; 0 if there were none."""
+        self._damp(ALL)
+        changed = self.total[: self._columns] != 0
         return float(self._gains[changed].mean(dtype=np.float64)) if changed.any() else 0.0
 
-    def _shared(self, buffer: Float) -> Float:
-        return buffer[self._columns : self._columns + SHARED_SLOTS]
+    def _damp(self, part: slice) -> None:
+        if self._curvatures is not None:
+            vector_loops.damping(self._curvatures[part], self._turn_size, self._workers, self._gains[part])
 
-    def _of_workers(self, buffer: Float) -> Float:
-        return buffer[self._columns + SHARED_SLOTS :].reshape(self._workers, WORKER_SLOTS)
+    def _of_workers(self, slots: Float) -> Float:
+        return slots[SHARED_SLOTS:].reshape(self._workers, WORKER_SLOTS)
+
+
+def buffer_length(columns: int, workers: int) -> int:
+    """Return the length of a buffer."""
+    return columns + SHARED_SLOTS + WORKER_SLOTS * workers

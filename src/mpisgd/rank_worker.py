@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from mpisgd import turn_cost, vector_loops
+from mpisgd import rounds, turn_cost, vector_loops
 from mpisgd.beginning import (
     SAMPLE_ROWS,
     Beginning,
@@ -29,10 +29,10 @@ from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.mailbox import Mailbox
-from mpisgd.merging import Exchange
 from mpisgd.messages import pack_columns
 from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.shard import LearningShard, Shard
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys
 from mpisgd.weights import WorkerWeights
@@ -49,14 +49,22 @@ def work(channel: Channel) -> None:
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
+    sync = job.config.mode == "sync"
+    memory = rounds.shared_memory_for(channel, job) if sync else None
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
         scale(first.rows, shards.scales)
         first = LearningShard.made_of(first)
     beginning = _begin(channel, job.with_scaling(scaled=shards.scales is not None), first, shards.names)
+    if job.measures_turns:
+        costs = channel.worker_sum(turn_cost.measured(channel, beginning, first, memory))
+        beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
     learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
-        (work_sync if job.config.mode == "sync" else work_async)(channel, beginning, learner)
+        if sync:
+            work_sync(channel, beginning, learner, memory)
+        else:
+            work_async(channel, beginning, learner)
     channel.worker_leave()
     if shards.renews:
         shards.drain()
@@ -90,20 +98,16 @@ def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None)
         with np.errstate(all="ignore"):  # the largest may well diverge
             tried = try_step_sizes(beginning, shard, sizes, tried_by(channel.rank, len(sizes), facts[0]))
         size = best_step_size(sizes, channel.worker_sum(tried))
-    beginning = beginning.with_learning_rate(size)
-    if job.measures_turns:
-        costs = turn_cost.measured(channel, beginning, shard)
-        beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(channel.worker_sum(costs)))
-    return beginning
+    return beginning.with_learning_rate(size)
 
 
-def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
-    """Take turns in lock step: each round starts from the same weights and ends in one Allreduce.
+def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: SharedMemory | None) -> None:
+    """Take turns in lock step: each round starts from the same weights and ends with all turns merged into them.
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
-    job, shared = beginning.job, beginning.weights
-    exchange = Exchange(len(channel.workers), job.config.merge, beginning.curvatures)
+    job, merger = beginning.job, rounds.made_for(channel, beginning, memory)
+    shared, exchange = merger.weights, merger.exchange
     leader = Leader(channel, job, exchange) if channel.rank == LEADER else None
     local = ScaledVector(shared.copy())
     threshold = job.config.gradient_threshold
@@ -118,7 +122,7 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
         if threshold > 0:
             sent = exchange.changes != 0
             withheld = np.where(sent, np.float32(0), (local.vector - shared) * np.float32(local.scale))
-        mine, total = exchange.buffers(
+        exchange.fill_slots(
             channel.rank,
             rows=rows,
             changes_sent=changes_sent,
@@ -128,13 +132,10 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner) -> None:
             log_decay=float(np.log(local.scale)),
             stop=leader is not None and leader.wants_stop,
         )
-        sent_at = channel.now()
-        channel.worker_merge(mine, total)
-        round_trip = channel.now() - sent_at
-        exchange.merge(shared, step_size)
+        round_trip = merger.merge(step_size)
         rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
         if leader is not None:
-            leader.after_round(shared, mine.nbytes)
+            leader.after_round(shared, exchange.mine.nbytes)
         np.copyto(local.vector, shared)
         local.scale = 1.0
         if withheld is not None:

@@ -11,20 +11,29 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import rounds
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.channel import Channel
 from mpisgd.job import Job
-from mpisgd.merging import Exchange
 from mpisgd.shard import LearningShard
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.svm import ScaledVector
 
 EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
 
-def measured(channel: Channel, beginning: Beginning, shard: LearningShard) -> NDArray[np.float64]:
-    """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers."""
-    exchange = _sync_seconds if beginning.job.config.mode == "sync" else _async_seconds
-    return np.array([_row_seconds(channel, beginning, shard), exchange(channel, beginning)])
+def measured(
+    channel: Channel, beginning: Beginning, shard: LearningShard, memory: SharedMemory | None
+) -> NDArray[np.float64]:
+    """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers.
+
+    `memory` is what they share in lock step, if they do.
+    """
+    if beginning.job.config.mode == "sync":
+        exchange = _sync_seconds(channel, beginning, memory)
+    else:
+        exchange = _async_seconds(channel, beginning)
+    return np.array([_row_seconds(channel, beginning, shard), exchange])
 
 
 def serve(channel: Channel, job: Job) -> None:
@@ -50,17 +59,15 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -
     return (channel.now() - began) / stop
 
 
-def _sync_seconds(channel: Channel, beginning: Beginning) -> float:
+def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
     """Return the time of a round in which nobody has changed anything."""
-    exchange = Exchange(len(channel.workers), beginning.job.config.merge, beginning.curvatures)
-    weights = beginning.weights.copy()
+    merger = rounds.made_for(channel, beginning, memory)
 
     def merge_nothing() -> None:
-        nothing = exchange.buffers(
+        merger.exchange.fill_slots(
             channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
         )
-        channel.worker_merge(*nothing)
-        exchange.merge(weights, 0.0)
+        merger.merge(step_size=0.0)
 
     return _median_seconds(channel, merge_nothing)
 

@@ -1,0 +1,85 @@
+"""Memory that ranks of one node share, and the waiting for each other that it takes (an MPI-3 shared window)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisgd.compiled_loops import Float
+from mpisgd.waiting import YIELDS_FOR_COLLECTIVE, Backoff, Work, poll
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# More is not asked for: containers often have 64 MB of such memory in all, and MPI's own messages take a part of it.
+LARGEST = 32 << 20  # bytes
+CACHE_LINE = 64  # bytes; what two ranks write lies on two
+
+
+class SharedMemory:
+    """Arrays that every rank of a communicator reads and writes, all ranks being on one node.
+
+    What a rank has written before `meet` all others read after it.
+
+    arrays  float32 (count, length), zeros at first
+    """
+
+    def __init__(self, window: MPI.Win, ranks: MPI.Comm, count: int, length: int) -> None:
+        memory: NDArray[np.uint8] = np.asarray(window.Shared_query(0)[0])
+        arrays, meetings = _sizes(ranks.size, count, length)
+        self._window = window
+        self._meetings = memory[arrays : arrays + meetings].view(np.int64).reshape(ranks.size, -1)[:, 0]
+        self._mine, self._meeting = ranks.rank, 0
+        self.arrays: Float = memory[:arrays].view(np.float32).reshape(count, -1)[:, :length]
+
+    @classmethod
+    def of(cls, ranks: MPI.Comm, count: int, length: int) -> SharedMemory | None:
+        """Return memory for so many arrays; none if one rank is alone, they are on several nodes, or it is too much.
+
+        Collective.
+        """
+        from mpi4py import MPI  # noqa: PLC0415 - importing it initialises MPI
+
+        size = sum(_sizes(ranks.size, count, length))
+        node = ranks.Split_type(MPI.COMM_TYPE_SHARED)
+        together = node.size == ranks.size
+        node.Free()
+        if ranks.size == 1 or size > LARGEST or not ranks.allreduce(together, MPI.LAND):
+            return None
+        try:
+            window = MPI.Win.Allocate_shared(size if ranks.rank == 0 else 0, 1, comm=MPI.Intracomm(ranks))
+        except MPI.Exception:
+            window = MPI.WIN_NULL
+        if not ranks.allreduce(window != MPI.WIN_NULL, MPI.LAND):
+            return None
+        window.Lock_all(MPI.MODE_NOCHECK)
+        made = cls(window, ranks, count, length)
+        if ranks.rank == 0:
+            made.arrays[:], made._meetings[:] = 0, 0
+        window.Sync()
+        ranks.Barrier()
+        return made
+
+    def meet(self, meanwhile: Work | None = None) -> None:
+        """Wait until all ranks are here; `meanwhile` is called between two looks. Collective."""
+        self._meeting += 1
+        self._window.Sync()  # what was written here is seen before the word that it is
+        self._meetings[self._mine] = self._meeting
+        poll(self._all_here, meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
+        self._window.Sync()
+
+    def free(self) -> None:
+        """Give the memory back; nobody may look at the arrays any more. Collective."""
+        self._window.Unlock_all()
+        self._window.Free()
+
+    def _all_here(self) -> bool:
+        self._window.Sync()
+        return bool(self._meetings.min() >= self._meeting)
+
+
+def _sizes(ranks: int, count: int, length: int) -> tuple[int, int]:
+    """Return the bytes of the arrays and of every rank's number of meetings, each on cache lines of their own."""
+    return count * -(-4 * length // CACHE_LINE) * CACHE_LINE, ranks * CACHE_LINE

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mpisgd.merging import Exchange
+from mpisgd.merging import Exchange, buffer_length
 from slow_twin import merged
 from strategies import examples, ordinary, vectors
 
@@ -135,4 +135,34 @@ def test_the_word_to_stop_changes_nothing_else(rule: str, stop: bool) -> None:
     shared, changes = np.array([1, 2], np.float32), [np.array([1, 0], np.float32)] * 2
     np.testing.assert_array_equal(
         after_round(rule, shared, [0.9, 0.9], changes, stop=stop), after_round(rule, shared, [0.9, 0.9], changes)
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+@examples
+@given(rounds(), st.integers(0, 5))
+def test_parts_added_up_and_merged_by_several_are_the_whole(
+    rule: Any, case: tuple[Vector, list[float], list[Vector]], cut: int
+) -> None:
+    """Every part by an exchange of its own, over one total, as on one node; to the bits of one that has it all."""
+    shared, decays, changes = case
+    workers, columns = len(decays), len(shared)
+    length = buffer_length(columns, workers)
+    buffers, total = np.zeros((workers, length), np.float32), np.zeros(length, np.float32)
+    curvatures = np.linspace(0, 3, columns, dtype=np.float32)
+    for k, given_ in enumerate(zip(decays, changes, strict=True)):
+        add(Exchange(workers, rule, curvatures, mine=buffers[k]), k, *given_, stop=False)
+    whole, weights = shared.copy(), shared.copy()
+    one = Exchange(workers, rule, curvatures)
+    one.add_up(buffers, slice(0, columns))
+    one.merge(whole, STEP_SIZE)
+    for part in (slice(0, cut), slice(cut, columns)):
+        of_part = Exchange(workers, rule, curvatures, mine=buffers[0], total=total)
+        of_part.add_up(buffers, part)
+        of_part.merge(weights, STEP_SIZE, part)
+    np.testing.assert_array_equal(weights, whole)
+    assert of_part.merge_weight == one.merge_weight
+    np.testing.assert_array_equal(of_part.turns, one.turns)
+    np.testing.assert_allclose(
+        whole, after_round(rule, shared, decays, changes, curved=curvatures), rtol=1e-5, atol=1e-4
     )

@@ -10,7 +10,7 @@ import pytest
 from mpi4py import MPI
 from runs import SMALL, run
 
-from mpisgd import rank_worker
+from mpisgd import rank_worker, shared_memory
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
@@ -109,7 +109,13 @@ def config_of(directory: Path) -> Config:
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
 @pytest.mark.parametrize("merge", ["mean", "sum", "damped"])
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
-def test_sync_equals_the_serial_computation_of_the_same_merging(channel, tmp_path, data, merge, threshold, loss):
+@pytest.mark.parametrize("shared", [True, False])
+def test_sync_equals_the_serial_computation_of_the_same_merging(
+    channel, tmp_path, data, monkeypatch, merge, threshold, loss, shared
+):
+    """In memory that the workers share, and by Allreduce."""
+    if not shared:
+        monkeypatch.setattr(shared_memory, "LARGEST", 0)
     options = ("--merge", merge, "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
     result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
     if result:

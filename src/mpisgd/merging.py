@@ -1,7 +1,7 @@
 """How the workers' turns become one vector in lock step.
 
 Each of the P workers leaves its turn with decay a_k (the penalty's factor on all weights) and changes d_k, so
-that its own weights would be a_k w + d_k. Summed over the workers by one Allreduce: L = sum log a_k, D = sum d_k. Then
+that its own weights would be a_k w + d_k. Summed over the workers (see `rounds`): L = sum log a_k, D = sum d_k. Then
     w_j <- exp(g_j L) w_j + g_j D_j
 with a gain g_j. Shrinking by the same g_j as the changes keeps the point where penalty and losses balance.
 

@@ -1,6 +1,6 @@
 """The server: rank 0 measures the weights, and in async mode owns them.
 
-sync    the workers merge among themselves (one Allreduce a round); measure what their leader reports
+sync    the workers merge among themselves; measure what their leader reports
 async   repeat: take whichever update has come, add it, answer with the weights that the worker needs, or later if it is
         too far ahead of the others; measure when none has come
 both    once there is a reason to stop, tell each worker when it next asks; return when all have gone

@@ -34,6 +34,7 @@ def after_round(
     whole = sum(mine.copy() for mine, _ in sums)
     for (_, total), exchange, w in zip(sums, exchanges, weights, strict=True):
         total[:] = whole
+        exchange.take_sum()
         exchange.merge(w, STEP_SIZE)
         assert exchange.stops == stop
         assert exchange.turns[:, 0].tolist() == list(range(workers))

@@ -1,4 +1,4 @@
-"""Every MPI call of the program: each server_* method stands beside the worker_* twin it meets.
+"""Every MPI call but those of `shared_memory`: each server_* method stands beside the worker_* twin it meets.
 
 The roles speak to a `Channel` and ask it for the time; they know no MPI. Methods marked collective must be called by
 every rank, in the same order. Each wait polls and backs off, so that a rank that waits leaves its core to one that
@@ -57,7 +57,6 @@ class Channel:
         self._crew = self._comm.Split(color=self._comm.rank != SERVER)  # the workers among themselves
         self._crew.Set_name("mpisgd workers")
         self._sends: dict[tuple[int, Tag], tuple[MPI.Request, Bytes]] = {}
-        self._memory: SharedMemory | None = None
         self._status = MPI.Status()
         self._updates = self._replies = NOTHING  # where messages of the asynchronous exchange are received
         self._reply = MPI.REQUEST_NULL
@@ -182,14 +181,17 @@ class Channel:
         """Write the sum of all workers' buffers to `total`. Collective among the workers, a round each."""
         self._wait(self._crew.Iallreduce(mine, total))
 
-    def worker_share(self, count: int, length: int) -> SharedMemory | None:
+    def worker_share_memory(self, count: int, length: int) -> SharedMemory | None:
         """Return memory that all workers share, if they can: see `SharedMemory.of`. Collective among the workers."""
-        self._memory = SharedMemory.of(self._crew, count, length)
-        return self._memory
+        return SharedMemory.of(self._crew, count, length)
 
     def worker_meet(self, memory: SharedMemory) -> None:
         """Wait until all workers are here: what each wrote to the memory is there. Collective among the workers."""
-        memory.meet(self._move_messages if self.rank == LEADER else None)
+        memory.meet(self._move_messages)
+
+    def worker_free(self, memory: SharedMemory) -> None:
+        """Give the memory back: nobody may look at it any more. Collective among the workers."""
+        memory.free(self._move_messages)
 
     def leader_report(self, report: Bytes) -> None:
         """Send the server a packed report; waits only for the one before it to leave."""
@@ -255,14 +257,9 @@ class Channel:
 
     # --- the end
     def worker_leave(self) -> None:
-        """Tell the server that this worker was told to stop and leaves; waits until all it sent has left.
-
-        Memory that the workers share is given back: nobody may look at it any more.
-        """
+        """Tell the server that this worker was told to stop and leaves; waits until all it sent has left."""
         self._send(SERVER, Tag.GONE, NOTHING)
         self.wait_until_sent()
-        if self._memory is not None:
-            self._memory.free()
 
     def wait_until_sent(self) -> None:
         """Wait until every message this rank has sent has left."""
@@ -300,7 +297,7 @@ class Channel:
         return self._receive(rank, tag)
 
     def _move_messages(self) -> bool:
-        """Let messages under way move on; no work that counts."""
+        """Let messages under way move on, and with them what a rank still waits for that is not here; no other work."""
         self._comm.Iprobe()
         return False
 

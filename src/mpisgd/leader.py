@@ -1,9 +1,9 @@
 """The leader of the workers in lock step: the one of them that speaks with the server.
 
-All workers have the same weights, so the server needs them only to measure. The leader sends them after every pass, and
-when the server asks; in between it listens for the word to stop, which the next round carries to the others. It does
-not wait for a measurement, but by half a pass later the server must have said whether to go on: so where passes or
-patience end a run, the same seed on the same ranks gives the same run every time.
+All workers have, or share, the same weights, so the server needs them only to measure. The leader sends them after
+every pass, and when the server asks; in between it listens for the word to stop, which the next round carries to the
+others. It does not wait for a measurement, but by half a pass later the server must have said whether to go on: so
+where passes or patience end a run, the same seed on the same ranks gives the same run every time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mpisgd.averaging import made_for
 from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.merging import Exchange
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
+from mpisgd.rounds import Rounds
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import RECENT_TURNS
 
@@ -31,8 +31,9 @@ class Leader:
     wants_stop  whether the next round is to be the last
     """
 
-    def __init__(self, channel: Channel, job: Job, exchange: Exchange) -> None:
-        self._channel, self._job, self._exchange = channel, job, exchange
+    def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
+        self._channel, self._job = channel, job
+        self._rounds, self._exchange = rounds, rounds.exchange
         self._average = made_for(job, job.column_count)
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
@@ -45,18 +46,18 @@ class Leader:
         self._orders_heard = 0
         self.wants_stop = False
 
-    def after_round(self, shared: Float, sent_bytes: int) -> None:
-        """Take the round just merged into account, and do what is due; `sent_bytes` are one worker's."""
+    def after_round(self) -> None:
+        """Take the round just merged into account, and do what is due."""
         rows, changes_sent, changes, round_trips, computing = self._exchange.turns.astype(np.float64).T
         self._rows += int(rows.sum())
         self._turns += len(rows)
         self._changes_sent += int(changes_sent.sum())
         self._changes += int(changes.sum())
-        self._bytes += len(rows) * sent_bytes
+        self._bytes += len(rows) * self._exchange.mine.nbytes
         if self._rows > int(rows.sum()):  # before the first round there was none
             self._round_trips.append(round_trips.astype(np.float32))
         self._spent += np.stack([computing, round_trips], axis=1, dtype=np.float32)
-        weights, passes = ScaledVector(shared), self._job.passes(self._rows)
+        weights, passes = ScaledVector(self._rounds.weights), self._job.passes(self._rows)
         self._average.look(weights, self._rows)
         self._listen()
         if passes >= min(self._verdict_due, self._next_pass):
@@ -67,9 +68,9 @@ class Leader:
         elif self._asked:
             self._report(Occasion.TIME, weights)
 
-    def finish(self, shared: Float) -> None:
+    def finish(self) -> None:
         """Report the end, when the last round is over."""
-        self._report(Occasion.END, ScaledVector(shared))
+        self._report(Occasion.END, ScaledVector(self._rounds.weights))
 
     def drain(self, orders: int) -> None:
         """Hear out the server, which has sent so many orders, so that nothing sent is left unreceived."""
@@ -106,6 +107,7 @@ class Leader:
             bytes_each_way=self._bytes,
             rounds=len(self._round_trips),
             workers=len(self._spent),
+            in_memory=self._rounds.in_memory,
         )
         round_trips = np.array(self._round_trips, np.float32)
         measured = self._average.weights(weights).vector

@@ -75,6 +75,8 @@ def _train(arguments: Sequence[str], environment: Mapping[str, str], rank: int) 
         import mpi4py  # noqa: PLC0415 - nothing but training may start MPI
 
         mpi4py.rc.threads = False
+        # Open MPI's windows over UCX, which serve no window of one node, say so in a line of error on every rank.
+        os.environ.setdefault("OMPI_MCA_osc", "^ucx")
         from mpi4py import MPI  # noqa: PLC0415
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

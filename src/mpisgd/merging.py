@@ -35,7 +35,8 @@ class Exchange:
     allocated from round to round. `curvatures` are the beginning's, float32 (column_count,).
 
     mine     what this worker adds, float32 (`buffer_length`,), zeros at first: made here unless it is given
-    total    the sum of all workers', likewise; or just of their changes, where `add_up` makes it
+    total    the sum of all workers', likewise; where `add_up` makes it, of their changes alone. Others' parts of it are
+             read for `merge_weight`
     changes  the view of this worker's changes of the weights, float32 (column_count,); written before `fill_slots`
     """
 
@@ -50,7 +51,7 @@ class Exchange:
         self.mine = np.zeros(length, np.float32) if mine is None else mine
         self.total = np.zeros(length, np.float32) if total is None else total
         self.changes = self.mine[: self._columns]
-        self._slots = self.total[self._columns :]
+        self._slots = np.zeros(length - self._columns, np.float32)  # the sum of all workers'
 
     def fill_slots(
         self,
@@ -73,12 +74,16 @@ class Exchange:
         self._of_workers(slots)[worker - 1] = rows, changes_sent, changes, round_trip, computing
 
     def add_up(self, buffers: Float, part: slice) -> None:
-        """Write a part of `total` as the sum of all workers' buffers, float32 (workers, length); add up all slots."""
+        """Make a part of the sum, and of the slots all of it, from all workers' buffers, float32 (workers, length)."""
         np.add.reduce(buffers[:, part], axis=0, out=self.total[part])
-        self._slots = np.add.reduce(buffers[:, self._columns :], axis=0)
+        np.add.reduce(buffers[:, self._columns :], axis=0, out=self._slots)
+
+    def take_sum(self) -> None:
+        """Take the sum of all workers' buffers, slots and all, from `total`."""
+        self._slots[:] = self.total[self._columns :]
 
     def merge(self, weights: Float, step_size: float, part: slice = ALL) -> None:
-        """Apply a part of the sum of turns at this step size to `weights` in place; the same on every worker."""
+        """Apply a part of the sum of turns at this step size to `weights` in place; the same on whichever worker."""
         self._turn_size = step_size * float(self.turns[:, 0].mean(dtype=np.float64))
         self._damp(part)
         vector_loops.merge(weights[part], self._gains[part], self.total[: self._columns][part], float(self._slots[1]))

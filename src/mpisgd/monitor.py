@@ -25,6 +25,7 @@ class Monitor:
 
     A measurement runs in small steps on a copy of the weights, so that serving goes on meanwhile.
     While `stop_reason` is None the run goes on; once it is set, whoever asks is told to stop.
+    `in_memory` is, in lock step, whether the workers merge rounds in memory that they share.
     `best` is the measurement after a pass with the least objective, `best_weights` what was measured.
     """
 
@@ -52,6 +53,7 @@ class Monitor:
         self.turns = TurnStatistics()
         self.rows, self.updates, self.changes_sent, self.changes = 0, 0, 0, 0
         self.bytes_up, self.bytes_down = 0, 0
+        self.in_memory: bool | None = None
         self.stop_reason: str | None = None
         self.failure: RunError | None = None
         self.last: dict[str, Any] = {}
@@ -77,7 +79,7 @@ class Monitor:
 
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
         """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
-        self.rows = report.rows
+        self.rows, self.in_memory = report.rows, bool(report.in_memory)
         self.updates += report.turns
         self.changes_sent += report.changes_sent
         self.changes += report.changes

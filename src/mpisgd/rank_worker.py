@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from mpisgd import rounds, turn_cost, vector_loops
+from mpisgd import turn_cost, vector_loops
 from mpisgd.beginning import (
     SAMPLE_ROWS,
     Beginning,
@@ -30,6 +30,7 @@ from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.mailbox import Mailbox
 from mpisgd.messages import pack_columns
+from mpisgd.rounds import rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
@@ -50,7 +51,7 @@ def work(channel: Channel) -> None:
         shards.drain()
         return
     sync = job.config.mode == "sync"
-    memory = rounds.shared_memory_for(channel, job) if sync else None
+    memory = shared_memory_for(channel, job) if sync else None
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
         scale(first.rows, shards.scales)
@@ -66,6 +67,8 @@ def work(channel: Channel) -> None:
         else:
             work_async(channel, beginning, learner)
     channel.worker_leave()
+    if memory is not None:
+        channel.worker_free(memory)
     if shards.renews:
         shards.drain()
 
@@ -106,9 +109,9 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: 
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
-    job, merger = beginning.job, rounds.made_for(channel, beginning, memory)
-    shared, exchange = merger.weights, merger.exchange
-    leader = Leader(channel, job, exchange) if channel.rank == LEADER else None
+    job, rounds = beginning.job, rounds_for(channel, beginning, memory)
+    shared, exchange = rounds.weights, rounds.exchange
+    leader = Leader(channel, job, rounds) if channel.rank == LEADER else None
     local = ScaledVector(shared.copy())
     threshold = job.config.gradient_threshold
     rows_done, round_trip = 0, 0.0
@@ -132,21 +135,21 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: 
             log_decay=float(np.log(local.scale)),
             stop=leader is not None and leader.wants_stop,
         )
-        round_trip = merger.merge(step_size)
+        round_trip = rounds.merge(step_size)
         rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
         if leader is not None:
-            leader.after_round(shared, exchange.mine.nbytes)
+            leader.after_round()
         np.copyto(local.vector, shared)
         local.scale = 1.0
         if withheld is not None:
             local.vector += withheld
-    _end_sync(channel, leader, shared)
+    _end_sync(channel, leader)
 
 
-def _end_sync(channel: Channel, leader: Leader | None, shared: Float) -> None:
+def _end_sync(channel: Channel, leader: Leader | None) -> None:
     """Let the server have the last weights, and wait for its word that the run is over."""
     if leader is not None:
-        leader.finish(shared)
+        leader.finish()
     orders_sent = int(channel.worker_hear())
     if leader is not None:
         leader.drain(orders_sent)

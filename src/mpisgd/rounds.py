@@ -24,18 +24,22 @@ class Rounds(Protocol):
 
     exchange  this worker's end of them
     weights   the common weights, float32 (column_count,), for reading: they change with `merge` alone
+    in_memory whether they are in memory that the workers share
     """
 
     exchange: Exchange
     weights: Float
+    in_memory: bool
 
     def merge(self, step_size: float) -> float:
-        """Merge the turns of all workers at this step size; return the seconds spent on waiting and adding up."""
+        """Merge the turns of all workers at this step size; return the seconds it took, with waiting for others."""
         ...
 
 
 class ByAllreduce:
     """`Rounds` among any workers."""
+
+    in_memory = False
 
     def __init__(self, channel: Channel, beginning: Beginning) -> None:
         self._channel = channel
@@ -46,19 +50,26 @@ class ByAllreduce:
         """See `Rounds`."""
         began = self._channel.now()
         self._channel.worker_merge(self.exchange.mine, self.exchange.total)
-        took = self._channel.now() - began
+        self.exchange.take_sum()
         self.exchange.merge(self.weights, step_size)
-        return took
+        return self._channel.now() - began
 
 
 class InMemory:
-    """`Rounds` among workers on one node: arrays of each worker's buffer, of their sum and of the weights."""
+    """`Rounds` among workers on one node: arrays of each worker's buffer, of their sum and of the weights.
+
+    The buffers must be zeros but for the slots that their workers write, and nobody may be reading the weights: so they
+    are at first, and after `merge`.
+    """
+
+    in_memory = True
 
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
         job, worker = beginning.job, channel.rank - 1
         self._channel, self._memory = channel, memory
         self._buffers = memory.arrays[: job.workers]
         total, weights = memory.arrays[job.workers :]
+        # of the columns, even ones; with fewer columns than workers some have none
         bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
         self._part = slice(*bounds[worker : worker + 2])
         self.exchange = Exchange(
@@ -80,9 +91,9 @@ class InMemory:
 
 def shared_memory_for(channel: Channel, job: Job) -> SharedMemory | None:
     """Return memory for `InMemory`, if the workers can share it. Collective among them."""
-    return channel.worker_share(job.workers + 2, buffer_length(job.column_count, job.workers))
+    return channel.worker_share_memory(job.workers + 2, buffer_length(job.column_count, job.workers))
 
 
-def made_for(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Rounds:
+def rounds_for(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Rounds:
     """Return what merges the rounds: through this memory, if there is any."""
     return ByAllreduce(channel, beginning) if memory is None else InMemory(channel, beginning, memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 # More is not asked for: containers often have 64 MB of such memory in all, and MPI's own messages take a part of it.
 LARGEST = 32 << 20  # bytes
-CACHE_LINE = 64  # bytes; what two ranks write lies on two
+PLACE = "/dev/shm"  # noqa: S108 - where MPI has it, on Linux
+CACHE_LINE = 64  # bytes; each rank's number of meetings lies on one of its own, as do the arrays' beginnings
 
 
 class SharedMemory:
@@ -46,23 +48,24 @@ class SharedMemory:
         node = ranks.Split_type(MPI.COMM_TYPE_SHARED)
         together = node.size == ranks.size
         node.Free()
-        if ranks.size == 1 or size > LARGEST or not ranks.allreduce(together, MPI.LAND):
+        if ranks.size == 1 or size > LARGEST or not _all_say(ranks, together and _has_room(size)):
             return None
         try:
             window = MPI.Win.Allocate_shared(size if ranks.rank == 0 else 0, 1, comm=MPI.Intracomm(ranks))
         except MPI.Exception:
             window = MPI.WIN_NULL
-        if not ranks.allreduce(window != MPI.WIN_NULL, MPI.LAND):
-            return None
+        if not _all_say(ranks, window != MPI.WIN_NULL):
+            return None  # whoever got it keeps it: to give it back would take all
         window.Lock_all(MPI.MODE_NOCHECK)
         made = cls(window, ranks, count, length)
         if ranks.rank == 0:
             made.arrays[:], made._meetings[:] = 0, 0
         window.Sync()
-        ranks.Barrier()
+        _all_say(ranks, True)
+        window.Sync()
         return made
 
-    def meet(self, meanwhile: Work | None = None) -> None:
+    def meet(self, meanwhile: Work) -> None:
         """Wait until all ranks are here; `meanwhile` is called between two looks. Collective."""
         self._meeting += 1
         self._window.Sync()  # what was written here is seen before the word that it is
@@ -70,8 +73,9 @@ class SharedMemory:
         poll(self._all_here, meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
         self._window.Sync()
 
-    def free(self) -> None:
-        """Give the memory back; nobody may look at the arrays any more. Collective."""
+    def free(self, meanwhile: Work) -> None:
+        """Give the memory back when all have come; nobody may look at the arrays any more. Collective."""
+        self.meet(meanwhile)  # where waiting backs off
         self._window.Unlock_all()
         self._window.Free()
 
@@ -81,5 +85,23 @@ class SharedMemory:
 
 
 def _sizes(ranks: int, count: int, length: int) -> tuple[int, int]:
-    """Return the bytes of the arrays and of every rank's number of meetings, each on cache lines of their own."""
+    """Return the bytes of the arrays and of every rank's number of meetings."""
     return count * -(-4 * length // CACHE_LINE) * CACHE_LINE, ranks * CACHE_LINE
+
+
+def _has_room(size: int) -> bool:
+    """Tell whether there is twice as much memory to share as wanted.
+
+    To ask for more than there is may end in an exception, in a rank that waits for ever or in a fault at the first use.
+    """
+    try:
+        return shutil.disk_usage(PLACE).free >= 2 * size
+    except OSError:
+        return False
+
+
+def _all_say(ranks: MPI.Comm, word: bool) -> bool:
+    """Tell whether all ranks say yes. Collective."""
+    words, sum_of_words = np.array([word], np.int64), np.zeros(1, np.int64)
+    poll(ranks.Iallreduce(words, sum_of_words).Test, None, Backoff(YIELDS_FOR_COLLECTIVE))
+    return bool(sum_of_words[0] == ranks.size)

@@ -11,10 +11,10 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd import rounds
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.channel import Channel
 from mpisgd.job import Job
+from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.svm import ScaledVector
@@ -61,13 +61,13 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -
 
 def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
     """Return the time of a round in which nobody has changed anything."""
-    merger = rounds.made_for(channel, beginning, memory)
+    rounds = rounds_for(channel, beginning, memory)
 
     def merge_nothing() -> None:
-        merger.exchange.fill_slots(
+        rounds.exchange.fill_slots(
             channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
         )
-        merger.merge(step_size=0.0)
+        rounds.merge(step_size=0.0)
 
     return _median_seconds(channel, merge_nothing)
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+from mpi4py import MPI
 
-from mpisgd import shared_memory
+from mpisgd import rounds, shared_memory
+from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
+from mpisgd.config import Config
+from mpisgd.job import Job
+from mpisgd.rounds import ByAllreduce, InMemory, rounds_for, shared_memory_for
 
-pytestmark = pytest.mark.mpi(min_size=2)
 LENGTH = 1_000
+two_workers = pytest.mark.mpi(min_size=3)
 
 
+@two_workers
 def test_what_all_wrote_before_a_meeting_is_there_after_it(channel: Channel) -> None:
-    workers = len(channel.workers)
     if channel.rank == SERVER:
         return
-    memory = channel.worker_share(workers + 1, LENGTH)
-    assert (memory is None) == (workers == 1)
-    if memory is None:
-        return
+    workers = len(channel.workers)
+    memory = channel.worker_share_memory(workers + 1, LENGTH)
+    assert memory is not None
     *of_workers, total = memory.arrays
     assert total.shape == (LENGTH,)
     assert not memory.arrays.any()
@@ -31,10 +39,85 @@ def test_what_all_wrote_before_a_meeting_is_there_after_it(channel: Channel) -> 
         total[part] = sum(array[part] for array in of_workers)
         channel.worker_meet(memory)
         np.testing.assert_array_equal(total, sum(channel.workers) * turn)
-    channel.worker_leave()
+    channel.worker_free(memory)
 
 
-def test_too_much_memory_is_not_asked_for(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_memory, "LARGEST", 4 * LENGTH)
+@pytest.mark.mpi(min_size=2)
+def test_one_worker_alone_shares_with_nobody(channel: Channel) -> None:
     if channel.rank != SERVER:
-        assert channel.worker_share(1, LENGTH) is None
+        memory = channel.worker_share_memory(2, LENGTH)
+        assert (memory is None) == (len(channel.workers) == 1)
+        if memory is not None:
+            channel.worker_free(memory)
+
+
+def too_large(patch: pytest.MonkeyPatch, rank: int) -> None:
+    patch.setattr(shared_memory, "LARGEST", 4 * LENGTH)
+
+
+def no_room_for_one(patch: pytest.MonkeyPatch, rank: int) -> None:
+    free = 16 * LENGTH if rank > 1 else 7 * LENGTH
+    patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+
+def no_such_place(patch: pytest.MonkeyPatch, rank: int) -> None:
+    patch.setattr(shared_memory, "PLACE", "/no/such/place")
+
+
+def refused(patch: pytest.MonkeyPatch, rank: int) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MPI.Exception(MPI.ERR_NO_MEM)
+
+    patch.setattr(MPI, "Win", SimpleNamespace(Allocate_shared=refuse))
+
+
+@two_workers
+@pytest.mark.parametrize("reason", [too_large, no_room_for_one, no_such_place, refused])
+def test_where_memory_is_not_to_be_had_nobody_has_any(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch, reason: Any
+) -> None:
+    reason(monkeypatch, channel.rank)
+    if channel.rank != SERVER:
+        assert channel.worker_share_memory(1, LENGTH) is None
+
+
+@two_workers
+@pytest.mark.parametrize("columns", [1, 2, 1000])
+def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int) -> None:
+    """Also where an earlier use has left its slots in the memory, and where some workers have no columns to merge."""
+    if channel.rank == SERVER:
+        return
+    job = Job(Config(mode="sync"), columns - 1, 100, workers=len(channel.workers))
+    beginning = Beginning(job, np.arange(columns, dtype=np.float32), np.full(columns, 0.5, np.float32))
+    memory = shared_memory_for(channel, job)
+    found = [merged(channel, rounds_for(channel, beginning, some)) for some in (memory, memory, None)]
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-5, atol=1e-4)
+    assert [type(rounds_for(channel, beginning, some)) for some in (memory, None)] == [InMemory, ByAllreduce]
+    assert memory is not None
+    channel.worker_free(memory)
+
+
+def merged(channel: Channel, some: rounds.Rounds) -> np.ndarray:
+    """Return the weights after three rounds, at the end of which the workers meet."""
+    for turn in range(3):
+        some.exchange.changes[:] = channel.rank * np.sin(np.arange(len(some.weights)) + turn)
+        some.exchange.fill_slots(
+            channel.rank,
+            rows=channel.rank,
+            changes_sent=1,
+            changes=1,
+            round_trip=0.0,
+            computing=0.0,
+            log_decay=-0.01,
+            stop=turn == 2,
+        )
+        some.merge(step_size=0.1)
+        assert some.exchange.stops == (turn == 2)
+    found = some.weights.copy()
+    some.exchange.changes[:] = 0
+    some.exchange.fill_slots(
+        channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
+    )
+    some.merge(step_size=0.0)  # nobody goes on before all have looked
+    return found

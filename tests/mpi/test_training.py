@@ -119,6 +119,7 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(
     options = ("--merge", merge, "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
     result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
     if result:
+        assert result.events[-1]["rounds_in_memory"] == (shared and len(channel.workers) > 1)
         config = config_of(tmp_path / "run")
         shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
         np.testing.assert_allclose(

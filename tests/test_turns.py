@@ -125,3 +125,10 @@ def test_turns_begin_short_where_they_exchange_all_columns_and_nothing_is_set(
         assert job.first_iterations is None
     else:
         assert job.first_iterations == math.ceil(first_turn_rows(columns, row_length) / config.batch_size)
+
+
+@pytest.mark.parametrize(("batch_size", "iterations"), [(8, 2), (1, 16), (16, 1), (17, 1), (200, 1)])
+def test_rounding_up_to_whole_batches_leaves_the_fewest_exchanges(batch_size: int, iterations: int) -> None:
+    """Of shards of 164 rows, unless a single batch is longer than their tenth part."""
+    job = Job.planned(Config(batch_size=batch_size), 47_236, 20_975, workers=128, row_length=68.6)
+    assert job.iterations == iterations

@@ -16,7 +16,7 @@ from mpisgd.config import Config
 # two workers in lock step come near the objective after 2.3 passes with 4, after 1.9 with 8, after 1.8 with 16, which
 # take a fifth off the rows a second. Eight workers need 48.
 EXCHANGES_OF_TWO, EXCHANGES_BY_WORKER = 8, 6
-# So many there are in any case, but for whole batches, however little each is worth: with one exchange a pass 128
+# So many there are in any case, but for a single batch, however little each is worth: with one exchange a pass 128
 # workers learnt RCV1 in 50 passes, with seven in 14, with ten in 12, where one worker takes 9. Of wide rows an exchange
 # in lock step takes longer than a pass. Asynchronously more workers are staler: 8 do with 12, 128 need 32.
 FEWEST_EXCHANGES, FEWEST_WIDE = 10, 1
@@ -60,6 +60,8 @@ def turn_rows(
         longest = min(shard / (FEWEST_BY_KEYS + BY_KEYS_AND_WORKER * workers), few)
     else:
         longest = shard / (FEWEST_EXCHANGES if feature_count < WIDE else FEWEST_WIDE)
+        if longest > config.batch_size:  # a turn is rounded up to whole batches, and no fewer are to be left for that
+            longest -= longest % config.batch_size
     return min(max(for_learning, min(worth_it, longest)), LONGEST_TURN)
 
 

@@ -256,9 +256,13 @@ def test_a_signal_while_starting_ends_the_job(ranks: str, small: Small, earlier:
 # The limit must come after MPI has made its shared memory, which is files too.
 LIMITED = """
 import os, resource, sys
+os.environ["OMPI_MCA_osc"] = "^ucx"  # as the program does before it starts MPI, whose files exceed the limit
+import mpi4py
+mpi4py.rc.threads = False
+from mpi4py import MPI
 from mpisgd.main import main
 
-if "0" in (os.environ.get("PMI_RANK"), os.environ.get("OMPI_COMM_WORLD_RANK")):
+if MPI.COMM_WORLD.rank == 0:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 sys.exit(main(sys.argv[2:], os.environ))
 """

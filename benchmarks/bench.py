@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import RunFailedError, Training, Usage, train
 from benchmarks.peers import PeerRun, run_peer
@@ -60,10 +61,10 @@ class Bench:
         fixed = ("--regularization", repr(self.full.regularization), "--passes", str(passes), "--patience", "none")
         return self.train(self.full.path, mode, workers, seed, *options, *fixed)
 
-    def train(self, data: Path, mode: str, workers: int, seed: int, *options: str) -> Training:
-        """Train once."""
+    def train(self, data: Path, mode: str, workers: int, seed: int, *options: str, **other: Any) -> Training:
+        """Train once; `other` is as for `measure.train`."""
         run = self.directory / "run"
-        return train(data, run, workers, "--mode", mode, "--seed", str(seed), *options)
+        return train(data, run, workers, "--mode", mode, "--seed", str(seed), *options, **other)
 
     def try_peer(self, name: str, data: LearningSet, seed: int, result: Result) -> PeerRun | None:
         """Run a peer and add it to a part's table; note why not where it is not installed or fails."""

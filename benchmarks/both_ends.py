@@ -28,7 +28,6 @@ from mpisgd.job import Job
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
-from mpisgd.preprocessing import Preprocessing
 from mpisgd.rank0_server import serve_async
 from mpisgd.rank_worker import work_async
 from mpisgd.run_log import RunLog
@@ -87,7 +86,7 @@ class _Post:
 def settle(path: Path, seconds: float) -> tuple[Beginning, LearningShard]:
     """Return where learning begins and all rows as one shard."""
     train = sets.load(path, "train")
-    rows = as_in_a_shard(Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(train.rows)))
+    rows = as_in_a_shard(train.rows)
     shard = LearningShard.shuffled_from(Shard(rows, train.labels), np.random.default_rng(0))
     config = Config(
         mode="async",

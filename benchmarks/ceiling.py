@@ -12,7 +12,6 @@ from benchmarks import sets
 from benchmarks.kernel import as_in_a_shard, one_pass
 from mpisgd.beginning import SLOWEST_BIAS
 from mpisgd.compiled_loops import Float
-from mpisgd.preprocessing import Preprocessing
 from mpisgd.sparse_rows import SparseRows
 from mpisgd.svm import LOSSES, Objective
 
@@ -26,7 +25,7 @@ def rows_per_second(path: Path, processes: int) -> float:
     They begin together, and the last to end counts.
     """
     train = sets.load(path, "train")
-    rows = as_in_a_shard(Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(train.rows)))
+    rows = as_in_a_shard(train.rows)
     half = len(rows) // 2
     halves = [slice(0, half), slice(half, 2 * half)][:processes]
     context = multiprocessing.get_context("fork")  # so that the rows are shared

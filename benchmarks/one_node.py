@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.measure import mpi_flavour, train
+from benchmarks.measure import mpi_flavour
 from benchmarks.report import Claim, Result
 
 WORKERS = (2, 4, 8)
-PASSES = "20"
+OPTIONS = ("--passes", "20", "--patience", "none")
 LEAST_GAIN = {4: 1.0, 8: 1.2}
 WAYS = {"in memory": "mpisgd", "by Allreduce": "benchmarks.by_allreduce"}
 
@@ -19,9 +19,9 @@ def run(bench: Bench) -> Result:
         for python in bench.pythons:
             for workers in WORKERS:
                 for way, module in WAYS.items():
-                    options = ("--mode", "sync", "--seed", str(seed), "--passes", PASSES, "--patience", "none")
-                    run = bench.directory / "run"
-                    training = train(bench.base.path, run, workers, *options, python=python, module=module)
+                    training = bench.train(
+                        bench.base.path, "sync", workers, seed, *OPTIONS, python=python, module=module
+                    )
                     row = f"{mpi_flavour(python)}, {workers} workers, {way}"
                     result.figure(row, "rows/s", training.rows_per_second)
                     result.figure(row, "rounds/s", training.metrics[-1]["updates_per_second"] / workers)

@@ -120,7 +120,7 @@ def tried_by(worker: int, tries: int, rows: float) -> list[int]:
     Each is tried by SAMPLES workers at least, as far as there are so many, and by more where samples are short.
     """
     each = min(tries, math.ceil(tries * SAMPLES * SAMPLE_ROWS / rows))
-    return sorted(number % tries for number in range(worker * each, (worker + 1) * each))
+    return [number % tries for number in range(worker * each, (worker + 1) * each)]
 
 
 def try_step_sizes(

@@ -183,15 +183,7 @@ class Channel:
 
     def worker_share_memory(self, count: int, length: int) -> SharedMemory | None:
         """Return memory that all workers share, if they can: see `SharedMemory.of`. Collective among the workers."""
-        return SharedMemory.of(self._crew, count, length)
-
-    def worker_meet(self, memory: SharedMemory) -> None:
-        """Wait until all workers are here: what each wrote to the memory is there. Collective among the workers."""
-        memory.meet(self._move_messages)
-
-    def worker_free(self, memory: SharedMemory) -> None:
-        """Give the memory back: nobody may look at it any more. Collective among the workers."""
-        memory.free(self._move_messages)
+        return SharedMemory.of(self._crew, count, length, self._move_messages)
 
     def leader_report(self, report: Bytes) -> None:
         """Send the server a packed report; waits only for the one before it to leave."""

@@ -33,7 +33,8 @@ class Leader:
 
     def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
         self._channel, self._job = channel, job
-        self._rounds, self._exchange = rounds, rounds.exchange
+        self._exchange, self._in_memory = rounds.exchange, rounds.in_memory
+        self._weights = ScaledVector(rounds.weights)
         self._average = made_for(job, job.column_count)
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
@@ -57,20 +58,20 @@ class Leader:
         if self._rows > int(rows.sum()):  # before the first round there was none
             self._round_trips.append(round_trips.astype(np.float32))
         self._spent += np.stack([computing, round_trips], axis=1, dtype=np.float32)
-        weights, passes = ScaledVector(self._rounds.weights), self._job.passes(self._rows)
-        self._average.look(weights, self._rows)
+        passes = self._job.passes(self._rows)
+        self._average.look(self._weights, self._rows)
         self._listen()
         if passes >= min(self._verdict_due, self._next_pass):
             self._await_verdict()
         if passes >= self._next_pass and not self._job.is_done(self._rows):
             self._next_pass, self._verdict_due = int(passes) + 1, passes + VERDICT_AFTER
-            self._report(Occasion.PASS, weights)
+            self._report(Occasion.PASS)
         elif self._asked:
-            self._report(Occasion.TIME, weights)
+            self._report(Occasion.TIME)
 
     def finish(self) -> None:
         """Report the end, when the last round is over."""
-        self._report(Occasion.END, ScaledVector(self._rounds.weights))
+        self._report(Occasion.END)
 
     def drain(self, orders: int) -> None:
         """Hear out the server, which has sent so many orders, so that nothing sent is left unreceived."""
@@ -96,7 +97,7 @@ class Leader:
         self.wants_stop = self.wants_stop or self._verdict is Order.STOP
         self._verdict, self._verdict_due = None, math.inf
 
-    def _report(self, occasion: Occasion, weights: ScaledVector) -> None:
+    def _report(self, occasion: Occasion) -> None:
         header = ReportHeader(
             occasion=occasion,
             rows=self._rows,
@@ -107,10 +108,10 @@ class Leader:
             bytes_each_way=self._bytes,
             rounds=len(self._round_trips),
             workers=len(self._spent),
-            in_memory=self._rounds.in_memory,
+            in_memory=self._in_memory,
         )
         round_trips = np.array(self._round_trips, np.float32)
-        measured = self._average.weights(weights).vector
+        measured = self._average.weights(self._weights).vector
         self._channel.leader_report(pack_report(header, round_trips, self._spent, measured))
         self._round_trips.clear()
         self._spent[:] = 0

@@ -68,7 +68,7 @@ def work(channel: Channel) -> None:
             work_async(channel, beginning, learner)
     channel.worker_leave()
     if memory is not None:
-        channel.worker_free(memory)
+        memory.free()
     if shards.renews:
         shards.drain()
 

@@ -77,15 +77,15 @@ class InMemory:
         )
         self.weights = weights[: job.column_count]
         self.weights[self._part] = beginning.weights[self._part]
-        channel.worker_meet(memory)
+        memory.meet()
 
     def merge(self, step_size: float) -> float:
         """See `Rounds`. Nobody writes what another may still read: all meet before and after the merging."""
         began = self._channel.now()
-        self._channel.worker_meet(self._memory)
+        self._memory.meet()
         self.exchange.add_up(self._buffers, self._part)
         self.exchange.merge(self.weights, step_size, self._part)
-        self._channel.worker_meet(self._memory)
+        self._memory.meet()
         return self._channel.now() - began
 
 

@@ -28,27 +28,29 @@ class SharedMemory:
     arrays  float32 (count, length), zeros at first
     """
 
-    def __init__(self, window: MPI.Win, ranks: MPI.Comm, count: int, length: int) -> None:
+    def __init__(self, window: MPI.Win, ranks: MPI.Comm, count: int, length: int, meanwhile: Work) -> None:
         memory: NDArray[np.uint8] = np.asarray(window.Shared_query(0)[0])
         arrays, meetings = _sizes(ranks.size, count, length)
-        self._window = window
+        self._window, self._meanwhile = window, meanwhile
         self._meetings = memory[arrays : arrays + meetings].view(np.int64).reshape(ranks.size, -1)[:, 0]
         self._mine, self._meeting = ranks.rank, 0
         self.arrays: Float = memory[:arrays].view(np.float32).reshape(count, -1)[:, :length]
 
     @classmethod
-    def of(cls, ranks: MPI.Comm, count: int, length: int) -> SharedMemory | None:
+    def of(cls, ranks: MPI.Comm, count: int, length: int, meanwhile: Work) -> SharedMemory | None:
         """Return memory for so many arrays; none if one rank is alone, they are on several nodes, or it is too much.
 
-        Collective.
+        `meanwhile` is called between two looks for who has come to a meeting. Collective.
         """
         from mpi4py import MPI  # noqa: PLC0415 - importing it initialises MPI
 
         size = sum(_sizes(ranks.size, count, length))
+        if ranks.size == 1 or size > LARGEST:
+            return None
         node = ranks.Split_type(MPI.COMM_TYPE_SHARED)
         together = node.size == ranks.size
         node.Free()
-        if ranks.size == 1 or size > LARGEST or not _all_say(ranks, together and _has_room(size)):
+        if not _all_say(ranks, together and _has_room(size)):
             return None
         try:
             window = MPI.Win.Allocate_shared(size if ranks.rank == 0 else 0, 1, comm=MPI.Intracomm(ranks))
@@ -57,7 +59,7 @@ class SharedMemory:
         if not _all_say(ranks, window != MPI.WIN_NULL):
             return None  # whoever got it keeps it: to give it back would take all
         window.Lock_all(MPI.MODE_NOCHECK)
-        made = cls(window, ranks, count, length)
+        made = cls(window, ranks, count, length, meanwhile)
         if ranks.rank == 0:
             made.arrays[:], made._meetings[:] = 0, 0
         window.Sync()
@@ -65,17 +67,17 @@ class SharedMemory:
         window.Sync()
         return made
 
-    def meet(self, meanwhile: Work) -> None:
-        """Wait until all ranks are here; `meanwhile` is called between two looks. Collective."""
+    def meet(self) -> None:
+        """Wait until all ranks are here. Collective."""
         self._meeting += 1
         self._window.Sync()  # what was written here is seen before the word that it is
         self._meetings[self._mine] = self._meeting
-        poll(self._all_here, meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
+        poll(self._all_here, self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
         self._window.Sync()
 
-    def free(self, meanwhile: Work) -> None:
+    def free(self) -> None:
         """Give the memory back when all have come; nobody may look at the arrays any more. Collective."""
-        self.meet(meanwhile)  # where waiting backs off
+        self.meet()  # where waiting backs off
         self._window.Unlock_all()
         self._window.Free()
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from mpisgd import rounds, shared_memory
+from mpisgd import shared_memory
 from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.rounds import ByAllreduce, InMemory, rounds_for, shared_memory_for
+from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
 
 LENGTH = 1_000
 two_workers = pytest.mark.mpi(min_size=3)
@@ -31,15 +31,15 @@ def test_what_all_wrote_before_a_meeting_is_there_after_it(channel: Channel) -> 
     *of_workers, total = memory.arrays
     assert total.shape == (LENGTH,)
     assert not memory.arrays.any()
-    channel.worker_meet(memory)
+    memory.meet()
     part = slice((channel.rank - 1) * LENGTH // workers, channel.rank * LENGTH // workers)
     for turn in range(1, 200):
         of_workers[channel.rank - 1][:] = channel.rank * turn
-        channel.worker_meet(memory)
+        memory.meet()
         total[part] = sum(array[part] for array in of_workers)
-        channel.worker_meet(memory)
+        memory.meet()
         np.testing.assert_array_equal(total, sum(channel.workers) * turn)
-    channel.worker_free(memory)
+    memory.free()
 
 
 @pytest.mark.mpi(min_size=2)
@@ -48,7 +48,7 @@ def test_one_worker_alone_shares_with_nobody(channel: Channel) -> None:
         memory = channel.worker_share_memory(2, LENGTH)
         assert (memory is None) == (len(channel.workers) == 1)
         if memory is not None:
-            channel.worker_free(memory)
+            memory.free()
 
 
 def too_large(patch: pytest.MonkeyPatch, rank: int) -> None:
@@ -95,10 +95,10 @@ def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-5, atol=1e-4)
     assert [type(rounds_for(channel, beginning, some)) for some in (memory, None)] == [InMemory, ByAllreduce]
     assert memory is not None
-    channel.worker_free(memory)
+    memory.free()
 
 
-def merged(channel: Channel, some: rounds.Rounds) -> np.ndarray:
+def merged(channel: Channel, some: Rounds) -> np.ndarray:
     """Return the weights after three rounds, at the end of which the workers meet."""
     for turn in range(3):
         some.exchange.changes[:] = channel.rank * np.sin(np.arange(len(some.weights)) + turn)

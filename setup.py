@@ -6,7 +6,12 @@ setup(
     ext_modules=[
         Extension(
             "mpisgd._kernel",
-            sources=["src/mpisgd/_kernel.c", "src/mpisgd/_vectors.c", "src/mpisgd/_exchange.c"],
+            sources=[
+                "src/mpisgd/_kernel.c",
+                "src/mpisgd/_vectors.c",
+                "src/mpisgd/_exchange.c",
+                "src/mpisgd/_hogwild.c",
+            ],
             depends=["src/mpisgd/_kernel.h"],
             # Only loops marked so are vectorised: where loads are scattered it costs more than it gains. Fused
             # multiply-adds would make the bits depend on the machine that compiled.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mpisgd.shard import Shard
 from mpisgd.sparse_rows import SparseRows
+from mpisgd.turn_statistics import Record
 
 # Enough to find what these tests look for, in a suite that is run often. No deadline: machines are busy. No
 # explanation of what failed: it takes minutes.
@@ -88,3 +89,8 @@ def shards(draw: st.DrawFn, values: Floats = eighths, **options: Any) -> Shard:
     """Rows with their labels."""
     rows = draw(sparse_rows(values, **options))
     return Shard(rows, draw(labels(len(rows))))
+
+
+def record_of(**known: Any) -> Record:
+    """Return the record of a turn of worker 1, 0 in all that is not said."""
+    return Record(**{**dict.fromkeys(Record._fields, 0), "worker": 1, **known})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ JOB = Job(Config(bias=False), feature_count=2, learning_rows=800)
 
 
 def averaged(points: list[list[float]], scale: float = 1.0) -> np.ndarray:
-    average, weights = Average(JOB, 2), ScaledVector(np.zeros(2, np.float32))
+    average, weights = Average(JOB, np.zeros(2, np.float32)), ScaledVector(np.zeros(2, np.float32))
     for number, point in enumerate(points):
         weights = ScaledVector(np.array(point, np.float32) / np.float32(scale), scale)
         average.look(weights, rows=20 * number)
@@ -36,7 +38,10 @@ def test_late_points_count_more(scale: float):
 
 
 def test_points_close_to_each_other_are_left_out():
-    average, one, other = Average(JOB, 2), *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
+    average, one, other = (
+        Average(JOB, np.zeros(2, np.float32)),
+        *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5)),
+    )
     average.look(one, rows=0)
     average.look(other, rows=9)  # less than an 80th of a pass later
     np.testing.assert_array_equal(average.weights(other).weights(), [1, 1])
@@ -46,7 +51,7 @@ def test_points_close_to_each_other_are_left_out():
 
 def test_however_many_the_columns_points_are_taken_in_several_times_a_pass():
     job = Job(Config(), 3_000_000, 800)
-    average, rows = Average(job, 2), range(0, 801, 50)
+    average, rows = Average(job, np.zeros(2, np.float32)), range(0, 801, 50)
     for done in rows:
         average.look(ScaledVector(np.full(2, done, np.float32)), done)
     assert average.weights(ScaledVector(np.zeros(2, np.float32))).weights()[0] > 400
@@ -54,11 +59,11 @@ def test_however_many_the_columns_points_are_taken_in_several_times_a_pass():
 
 def test_before_any_point_the_weights_stand_for_themselves():
     weights = ScaledVector(np.ones(2, np.float32), 0.5)
-    np.testing.assert_array_equal(Average(JOB, 2).weights(weights).weights(), [0.5, 0.5])
+    np.testing.assert_array_equal(Average(JOB, np.zeros(2, np.float32)).weights(weights).weights(), [0.5, 0.5])
 
 
 def test_what_is_returned_does_not_change_later():
-    average, weights = Average(JOB, 2), ScaledVector(np.ones(2, np.float32))
+    average, weights = Average(JOB, np.zeros(2, np.float32)), ScaledVector(np.ones(2, np.float32))
     average.look(weights, 0)
     before = average.weights(weights)
     average.look(ScaledVector(np.full(2, 9, np.float32)), 800)
@@ -66,8 +71,23 @@ def test_what_is_returned_does_not_change_later():
 
 
 def test_without_averaging_the_last_weights_are_taken():
-    latest = made_for(Job(Config(averaging=False), 2, 800), 2)
+    latest = made_for(Job(Config(averaging=False), 2, 800), np.zeros(3, np.float32))
     assert isinstance(latest, Latest)
     weights = ScaledVector(np.ones(3, np.float32), 0.5)
     latest.look(weights, 0)
     np.testing.assert_array_equal(latest.weights(weights).weights(), np.full(3, 0.5))
+
+
+@pytest.mark.parametrize("settings", [{}, {"averaging": False}])
+def test_one_that_goes_on_from_anothers_vector_and_state_is_the_same(settings: Any):
+    job, points = Job(Config(**settings), 2, 800), np.random.default_rng(1).normal(size=(12, 2)).astype(np.float32)
+    alone, vector = made_for(job, np.zeros(2, np.float32)), np.zeros(2, np.float32)
+    state = made_for(job, vector).state
+    for number, point in enumerate(points):
+        alone.look(ScaledVector(point), rows=7 * number)
+        handed_on = made_for(job, vector)
+        handed_on.state = state
+        handed_on.look(ScaledVector(point), rows=7 * number)
+        state = handed_on.state
+    last = ScaledVector(points[-1])
+    np.testing.assert_array_equal(handed_on.weights(last).vector, alone.weights(last).vector)

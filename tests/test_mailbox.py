@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mpisgd.channel import Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.mailbox import LONG_WAIT, TURNS_TO_KNOW, Mailbox, Pace
+from mpisgd.mailbox import LONG_WAIT, TURNS_TO_KNOW, Mailbox, Pace, Turn
 from mpisgd.messages import Bytes
 from mpisgd.turn_keys import WorkerKeys
 from mpisgd.updates import ALL_COLUMNS, Keys, ReplyHeader, ReplyRoom, UpdateHeader, unpack_update
@@ -122,13 +122,12 @@ def mailbox(post: Post, keys: WorkerKeys | None = None, **settings: Any) -> Mail
 
 def take_turn(box: Mailbox, post: Post, *, heard_after: float | None = None, turn: int = ALL_COLUMNS) -> UpdateHeader:
     """Take a turn of a second, hear the reply so long after it began, and send it; return what the update says."""
-    began, version = post.time, box.version
+    began = post.time
     if heard_after is not None:
         post.time = began + heard_after
         assert not box.look()
     post.time = began + 1.0
-    box.wait()
-    box.send_turn(version, 10, turn, began, 1.0)
+    box.end_turn(Turn(10, turn, began, 1.0))
     return post.updates[-1][0]
 
 

@@ -19,7 +19,7 @@ from mpisgd.monitor import Monitor
 from mpisgd.run_log import EVENTS, METRICS, RunLog
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
-from strategies import rows_from
+from strategies import record_of, rows_from
 
 ROWS = 100  # to learn from: one pass
 
@@ -75,7 +75,7 @@ class Server:
         """Count a turn of so many rows, after so many seconds, and measure what is due."""
         self.time += seconds
         self.weight = self.weight if weight is None else weight
-        self.monitor.count_turn(rows, changes_sent=3, changes=5)
+        self.monitor.count_turn(record_of(rows=rows, changes_sent=3, changes=5, merged_at=self.time))
         self.monitor.check_limits()
         self.look()
 
@@ -113,7 +113,7 @@ def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> No
     server = start()
     for rows in (60, 30, 15, 90, 205, 1):  # 0.6, 0.9, 1.05, 1.95, 4.0, 4.01 passes
         assert not server.monitor.at_pass_end()
-        server.monitor.count_turn(rows, 0, 0)
+        server.monitor.count_turn(record_of(rows=rows))
         due = server.monitor.at_pass_end()
         assert (server.look() > 0) == due
     assert server.logged(METRICS, "passes") == pytest.approx([1.05, 4.0])
@@ -122,11 +122,11 @@ def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> No
 
 def test_a_measurement_is_of_the_moment_it_began(start: Any) -> None:
     server = start()
-    server.monitor.count_turn(100, 7, 9)
+    server.monitor.count_turn(record_of(rows=100, changes_sent=7, changes=9, merged_at=server.time))
     assert server.monitor.look(server.weights)
     server.weight = -1.0
     server.time += 5
-    server.monitor.count_turn(30, 7, 9)
+    server.monitor.count_turn(record_of(rows=30, changes_sent=7, changes=9, merged_at=server.time))
     server.monitor.measure_now(server.weights(), "end")
     assert server.logged(METRICS, "occasion") == ["pass", "end"]
     assert server.logged(METRICS, "rows") == [100, 130]
@@ -148,9 +148,9 @@ def test_nothing_new_is_measured_once_the_end_has_come(start: Any) -> None:
 def test_a_measurement_tells_what_the_turns_were_like(start: Any) -> None:
     server = start()
     for round_trip, staleness in ((0.0, 0), (0.25, 1), (0.75, 8)):  # the first turn knows of no round trip yet
-        server.monitor.count_turn(10, 0, 0)
-        server.monitor.turns.count(1, staleness, round_trip, 0.0, 0.0)
-    server.time += 2.0
+        turn = record_of(rows=10, staleness=staleness, round_trip=round_trip, merged_at=server.time + 2.0)
+        server.monitor.count_turn(turn)
+    server.time += 3.0  # nothing was merged in the last second
     server.monitor.measure_now(server.weights(), "end")
     assert server.monitor.last["round_trip_p50"] == 0.25
     assert server.monitor.last["round_trip_p99"] == 0.75

@@ -106,24 +106,6 @@ static PyObject *pick_since(PyObject *module, PyObject *arguments)
     return right ? PyLong_FromSsize_t(count) : NULL;
 }
 
-struct update {
-    float *vector, *times;
-    const float *curvatures;
-    int64_t *changed_at, version;
-    float factor, turns, turn_size, shrinking;
-};
-
-/* One column's part of an update, by the rule of ServerWeights; returns the gain. */
-static inline float add_one(const struct update *to, Py_ssize_t j, float change)
-{
-    float gain = damped(to->curvatures[j] * to->turn_size, to->turns);
-    to->changed_at[j] = to->version;
-    to->times[j] += 1;
-    float every = (float)to->version / to->times[j]; /* it is changed by one update in so many */
-    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * every) + gain * change * to->factor;
-    return gain;
-}
-
 static PyObject *add_update(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[6];
@@ -138,10 +120,12 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len && b[3].len == b[0].len, "vectors of the server")
         && open_content(&from, &b[4], &b[5], b[0].len / 4);
     if (right) {
-        to.vector = b[0].buf, to.changed_at = b[1].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = version;
+        int64_t *changed_at = b[1].buf;
+        to.vector = b[0].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = (float)version;
         for (Py_ssize_t k = 0; k < from.count; k++)
             if (value_at(&from, k) != 0) {
                 gains += add_one(&to, column_at(&from, k), value_at(&from, k));
+                changed_at[column_at(&from, k)] = version;
                 count++;
             }
     }

@@ -259,7 +259,10 @@ static PyMethodDef methods[] = {
 
 static int add_other_methods(PyObject *module)
 {
-    return PyModule_AddFunctions(module, vector_methods) || PyModule_AddFunctions(module, exchange_methods) ? -1 : 0;
+    return PyModule_AddFunctions(module, vector_methods) || PyModule_AddFunctions(module, exchange_methods)
+                   || PyModule_AddFunctions(module, hogwild_methods)
+               ? -1
+               : 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_other_methods}, {0, NULL}};

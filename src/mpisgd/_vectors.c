@@ -5,14 +5,39 @@
 
 #include "_kernel.h"
 
-/* The change where it is above the threshold or not a number, else 0. */
-static inline float above(float change, float threshold)
+struct subtracted {
+    int32_t sent, changed; /* above the threshold; not 0 */
+};
+
+WITH_WIDE_VECTORS static struct subtracted subtract_all(const float *mine, const float *shared, float factor, float least,
+                                                       float *changes, Py_ssize_t columns)
 {
-    return fabsf(change) <= threshold ? 0 : change;
+    int32_t sent = 0, changed = 0;
+    #pragma omp simd reduction(+ : sent, changed)
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        float change = (mine[j] - shared[j]) * factor;
+        changes[j] = above(change, least);
+        sent += changes[j] != 0;
+        changed += change != 0;
+    }
+    return (struct subtracted){sent, changed};
 }
 
-/* The changes of all columns, or of the named ones, which are trusted to be in range; returns how many are above the
-   threshold, and how many are not 0. */
+/* The columns are trusted to be in range. */
+static struct subtracted subtract_some(const float *mine, const float *shared, float factor, float least, float *changes,
+                                       const int32_t *columns, Py_ssize_t count)
+{
+    struct subtracted found = {0, 0};
+    for (Py_ssize_t p = 0; p < count; p++) {
+        float change = (mine[columns[p]] - shared[columns[p]]) * factor;
+        changes[p] = above(change, least);
+        found.sent += changes[p] != 0;
+        found.changed += change != 0;
+    }
+    return found;
+}
+
+/* The changes of all columns, or of the named ones. */
 static PyObject *subtract(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[4];
@@ -20,30 +45,14 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*y*ddw*z*", &b[0], &b[1], &scale, &threshold, &b[2], &b[3]))
         return NULL;
     int right = check(b[0].len == b[1].len && b[2].len == (b[3].buf != NULL ? b[3].len : b[0].len), "weights and changes");
-    int32_t sent = 0, changed = 0;
-    if (right) {
-        const float *mine = b[0].buf, *shared = b[1].buf;
-        const int32_t *columns = b[3].buf;
-        float *changes = b[2].buf, factor = (float)scale, least = (float)threshold;
-        if (columns != NULL) {
-            for (Py_ssize_t p = 0; p < b[2].len / 4; p++) {
-                float change = (mine[columns[p]] - shared[columns[p]]) * factor;
-                changes[p] = above(change, least);
-                sent += changes[p] != 0;
-                changed += change != 0;
-            }
-        } else {
-            #pragma omp simd reduction(+ : sent, changed)
-            for (Py_ssize_t j = 0; j < b[2].len / 4; j++) {
-                float change = (mine[j] - shared[j]) * factor;
-                changes[j] = above(change, least);
-                sent += changes[j] != 0;
-                changed += change != 0;
-            }
-        }
-    }
+    struct subtracted found = {0, 0};
+    float factor = (float)scale, least = (float)threshold;
+    Py_ssize_t count = b[2].len / 4;
+    if (right)
+        found = b[3].buf != NULL ? subtract_some(b[0].buf, b[1].buf, factor, least, b[2].buf, b[3].buf, count)
+                                 : subtract_all(b[0].buf, b[1].buf, factor, least, b[2].buf, count);
     release_all(b, 4);
-    return right ? Py_BuildValue("ii", sent, changed) : NULL;
+    return right ? Py_BuildValue("ii", found.sent, found.changed) : NULL;
 }
 
 /* e^x of a small x, to float32's last bit. */
@@ -53,7 +62,7 @@ static float small_exp(float x)
 }
 
 /* w = exp(g L) w + g d, with a gain g of each column. */
-static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns, float log_decay)
+WITH_WIDE_VECTORS static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns, float log_decay)
 {
     if (fabsf(log_decay) < 0.05f) { /* and no gain is above 1 */
         #pragma omp simd
@@ -78,6 +87,14 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
+WITH_WIDE_VECTORS static void damp_each(const float *curvatures, float turn_size, float turns, float *gains,
+                                        Py_ssize_t columns)
+{
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < columns; j++)
+        gains[j] = damped(curvatures[j] * turn_size, turns);
+}
+
 static PyObject *damping(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[2];
@@ -85,13 +102,8 @@ static PyObject *damping(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*ffw*", &b[0], &turn_size, &turns, &b[1]))
         return NULL;
     int right = check(b[0].len == b[1].len, "curvatures and gains");
-    if (right) {
-        const float *curvatures = b[0].buf;
-        float *gains = b[1].buf;
-        #pragma omp simd
-        for (Py_ssize_t j = 0; j < b[0].len / 4; j++)
-            gains[j] = damped(curvatures[j] * turn_size, turns);
-    }
+    if (right)
+        damp_each(b[0].buf, turn_size, turns, b[1].buf, b[0].len / 4);
     release_all(b, 2);
     return right ? Py_NewRef(Py_None) : NULL;
 }

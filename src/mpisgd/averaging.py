@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from mpisgd import vector_loops
+from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.svm import ScaledVector
 
@@ -23,12 +24,22 @@ class Average:
     other add little, so they are taken in a few dozen times a pass and not after every step.
     """
 
-    def __init__(self, job: Job, length: int) -> None:
-        self._vector = np.zeros(length, np.float32)
+    def __init__(self, job: Job, vector: Float) -> None:
+        """Keep the average in this vector of zeros, float32."""
+        self._vector = vector
         every = max(job.learning_rows / MOST_PER_PASS, job.column_count * ROWS_BY_COLUMN)
         self._every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
         self._next_rows = 0.0
         self._taken = 0
+
+    @property
+    def state(self) -> tuple[float, int]:
+        """What is not in the vector: the rows after which the next weights are taken in, and how many have been."""
+        return self._next_rows, self._taken
+
+    @state.setter
+    def state(self, state: tuple[float, int]) -> None:
+        self._next_rows, self._taken = state
 
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take the weights in after `rows` processed rows, if it is time."""
@@ -47,6 +58,8 @@ class Average:
 class Latest:
     """Stands in for `Average` where the last weights are wanted."""
 
+    state = math.inf, 0
+
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""
 
@@ -55,6 +68,6 @@ class Latest:
         return ScaledVector(weights.weights())
 
 
-def made_for(job: Job, length: int) -> Average | Latest:
-    """Return what the run is to be measured by and to leave, of as many weights as there are here."""
-    return Average(job, length) if job.config.averaging else Latest()
+def made_for(job: Job, vector: Float) -> Average | Latest:
+    """Return what the run is to be measured by and to leave; an average is kept in this vector of zeros, float32."""
+    return Average(job, vector) if job.config.averaging else Latest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
-from mpisgd.shared_memory import SharedMemory
+from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.waiting import (
     LONGEST_SLEEP_TIMED,
     YIELDS_FOR_COLLECTIVE,
@@ -181,9 +182,9 @@ class Channel:
         """Write the sum of all workers' buffers to `total`. Collective among the workers, a round each."""
         self._wait(self._crew.Iallreduce(mine, total))
 
-    def worker_share_memory(self, count: int, length: int) -> SharedMemory | None:
+    def worker_share_memory(self, shapes: Sequence[Shape], *, willing: bool) -> SharedMemory | None:
         """Return memory that all workers share, if they can: see `SharedMemory.of`. Collective among the workers."""
-        return SharedMemory.of(self._crew, count, length, self._move_messages)
+        return SharedMemory.of(self._crew, shapes, self._move_messages, willing=willing)
 
     def leader_report(self, report: Bytes) -> None:
         """Send the server a packed report; waits only for the one before it to leave."""
@@ -196,6 +197,11 @@ class Channel:
     def leader_poll_order(self) -> Order | None:
         """Return the server's next order, if one has come."""
         return Order(self._receive(SERVER, Tag.ORDER)[0]) if self._probe(SERVER, Tag.ORDER) else None
+
+    # --- Hogwild! in memory
+    def share_memory(self, shapes: Sequence[Shape], *, willing: bool) -> SharedMemory | None:
+        """Return memory that all ranks share, if they can: see `SharedMemory.of`. Collective, its own twin."""
+        return SharedMemory.of(self._comm, shapes, self._move_messages, willing=willing)
 
     # --- Hogwild! at a distance
     def worker_expect_replies(self, largest: int) -> None:

@@ -17,6 +17,7 @@ Mode = Literal["sync", "async"]
 LossName = Literal["hinge", "squared_hinge", "logistic"]
 Schedule = Literal["constant", "inverse", "inverse_sqrt"]
 Merge = Literal["mean", "sum", "damped"]
+SharedMemoryUse = Literal["auto", "never"]
 ColumnScaling = Literal["auto", "always", "never"]
 Sharding = Literal["partition", "sample"]
 EvalSplit = Literal["validation", "test"]
@@ -92,6 +93,11 @@ class Config:
         " log's staleness counts updates by others, of which there may be more)",
         unit="turns",
         ge=0,
+    )
+    shared_memory: SharedMemoryUse = setting(
+        "auto",
+        "exchange in memory that ranks share where all of them (sync: all workers) are on one node and it takes no more"
+        " than 32 MB; never: by messages alone, as between nodes",
     )
     gradient_threshold: float = setting(
         0.0,

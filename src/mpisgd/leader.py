@@ -35,7 +35,7 @@ class Leader:
         self._channel, self._job = channel, job
         self._exchange, self._in_memory = rounds.exchange, rounds.in_memory
         self._weights = ScaledVector(rounds.weights)
-        self._average = made_for(job, job.column_count)
+        self._average = made_for(job, np.zeros(job.column_count, np.float32))
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None

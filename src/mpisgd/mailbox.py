@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import NamedTuple
 
 from mpisgd.channel import Channel
 from mpisgd.exchange_loops import Columns
@@ -40,6 +41,15 @@ class Pace:
             self.overlaps = median(self._ratios) < LONG_WAIT
 
 
+class Turn(NamedTuple):
+    """A turn that a worker has taken."""
+
+    rows: int  # processed
+    number: int  # in a pass, or ALL_COLUMNS
+    began: float  # s, by the channel's clock
+    took: float  # s, with looks for the reply to the last update
+
+
 class Mailbox:
     """A worker's exchange with the server, one update under way at most, and its copy of the weights."""
 
@@ -54,39 +64,45 @@ class Mailbox:
         self._pace = Pace(may_overlap=job.config.max_staleness is None)
         self._heard_at = 0.0  # the last reply
         self._waited = 0.0  # s, since the last update was sent
-        self.weights = weights
+        self._weights = weights
+        self.local = weights.local
         self.version = 0  # of the server's weights that these contain, the update under way counted in
+        self._turn_version = 0  # what it was when the turn under way began
         self.rows = 0  # processed by all workers as far as known, the update under way counted in
         self.stopped = False
         channel.worker_expect_replies(largest_reply(len(weights.local.vector)))
 
-    def send_turn(self, version: int, rows: int, turn: int, began: float, took: float) -> None:
-        """Send what changed in a turn that began from that version; wait for the reply if that is the pace.
+    def end_turn(self, turn: Turn) -> None:
+        """Wait for the reply to the last update; unless it says stop, send what the turn changed.
 
-        turn   its number, or ALL_COLUMNS
-        began  s, by the channel's clock
-        took   s, with looks for the reply to the last update
+        Wait for the reply to that as well, if that is the pace.
         """
-        if 2 * rows > self._full_turn:
-            self._pace.count(took, self._round_trip)
-        keys = self._keys
-        if keys is None and self._heard_at < began + took / 2:
+        self.wait()
+        if self.stopped:
+            return
+        if 2 * turn.rows > self._full_turn:
+            self._pace.count(turn.took, self._round_trip)
+        keys, version = self._keys, self._turn_version
+        if keys is None and self._heard_at < turn.began + turn.took / 2:
             version = self.version  # most of the turn was computed from the weights that came within it
         wanted, columns, told, told_wanted = ALL_COLUMNS, None, None, None
         if keys is not None:
-            wanted = keys.wanted_with(turn, overlaps=self._pace.overlaps)
-            columns, self._columns = keys.of(turn), keys.of(wanted)
-            told, told_wanted = keys.to_tell(turn), keys.to_tell(wanted)
+            wanted = keys.wanted_with(turn.number, overlaps=self._pace.overlaps)
+            columns, self._columns = keys.of(turn.number), keys.of(wanted)
+            told, told_wanted = keys.to_tell(turn.number), keys.to_tell(wanted)
         self._channel.worker_reuse_update()
-        content, decay, changes = self.weights.take_turn(self._threshold, columns, self._room)
-        header = UpdateHeader(version, rows, changes, decay, self._round_trip, took, self._waited, turn, wanted)
+        content, decay, changes = self._weights.take_turn(self._threshold, columns, self._room)
+        header = UpdateHeader(
+            version, turn.rows, changes, decay, self._round_trip, turn.took, self._waited, turn.number, wanted
+        )
         message = self._room.seal(header, content, told, told_wanted)
         self._sent_at, self._waited = self._channel.now(), 0.0
         self._channel.worker_send_update(message)
         self.version += 1
-        self.rows += rows
+        self.rows += turn.rows
         if not self._pace.overlaps:
             self.wait()
+        self._turn_version = self.version
 
     def look(self) -> bool:
         """Take in the reply if one is due and has come; tell whether one is still due."""
@@ -108,4 +124,4 @@ class Mailbox:
         self._round_trip, self._sent_at = self._heard_at - self._sent_at, None
         header, content = unpack_reply(reply)
         self.stopped, self.version, self.rows = header.stop, header.version, header.rows
-        self.weights.hear(header, self._columns, content)
+        self._weights.hear(header, self._columns, content)

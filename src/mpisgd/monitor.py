@@ -17,7 +17,7 @@ from mpisgd.run_log import RunLog
 from mpisgd.schedule import StopRule
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import TurnStatistics
+from mpisgd.turn_statistics import Record, TurnStatistics
 
 
 class Monitor:
@@ -44,6 +44,7 @@ class Monitor:
         self._interrupt, self._now = interrupt, now
         self._rule = StopRule(job.config)
         self._began = began
+        self._merged_at: float | None = None  # s, the last turn
         self._next_time = job.config.eval_interval
         self._next_pass = 1
         self._pending: Iterator[Measurement | None] | None = None
@@ -70,12 +71,16 @@ class Monitor:
         """Passes over the learning rows so far."""
         return self._job.passes(self.rows)
 
-    def count_turn(self, rows: int, changes_sent: int, changes: int) -> None:
-        """Count one worker's turn; what else it was like, count in `turns`."""
-        self.rows += rows
+    def count_turn(self, turn: Record) -> None:
+        """Count a turn that has just been merged."""
+        self.rows += turn.rows
         self.updates += 1
-        self.changes_sent += changes_sent
-        self.changes += changes
+        self.changes_sent += turn.changes_sent
+        self.changes += turn.changes
+        self.bytes_up += turn.bytes_up
+        self.bytes_down += turn.bytes_down
+        self.turns.count(turn)
+        self._merged_at = turn.merged_at
 
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
         """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
@@ -126,11 +131,12 @@ class Monitor:
             self._advance()
 
     def _begin(self, weights: ScaledVector, occasion: str) -> None:
-        seconds, config = self.seconds, self._job.config
+        config = self._job.config
+        seconds = self.seconds if self._merged_at is None else self._merged_at - self._began
         self._measured_weights, self._at_pass_end = weights, self.at_pass_end()
         self._next_pass = int(self.passes) + 1
         if occasion == "time":
-            self._next_time = (seconds // config.eval_interval + 1) * config.eval_interval
+            self._next_time = (self.seconds // config.eval_interval + 1) * config.eval_interval
         self._snapshot = {
             "seconds": seconds,
             "occasion": occasion,

@@ -15,28 +15,26 @@ from mpisgd import turn_cost, vector_loops
 from mpisgd.beginning import (
     SAMPLE_ROWS,
     Beginning,
-    best_step_size,
     largest_mean_square,
     row_facts,
     settled,
-    step_sizes,
-    tried_by,
-    try_step_sizes,
 )
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
-from mpisgd.mailbox import Mailbox
+from mpisgd.mailbox import Turn
 from mpisgd.messages import pack_columns
 from mpisgd.rounds import rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
+from mpisgd.shared_weights import memory_for
+from mpisgd.step_search import StepSearch, Trial, tried_by
 from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys
-from mpisgd.weights import WorkerWeights
+from mpisgd.worker_exchange import exchange_for
 
 
 def work(channel: Channel) -> None:
@@ -51,7 +49,7 @@ def work(channel: Channel) -> None:
         shards.drain()
         return
     sync = job.config.mode == "sync"
-    memory = shared_memory_for(channel, job) if sync else None
+    memory = shared_memory_for(channel, job) if sync else memory_for(channel, job)
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
         scale(first.rows, shards.scales)
@@ -65,7 +63,7 @@ def work(channel: Channel) -> None:
         if sync:
             work_sync(channel, beginning, learner, memory)
         else:
-            work_async(channel, beginning, learner)
+            work_async(channel, beginning, learner, memory)
     channel.worker_leave()
     if memory is not None:
         memory.free()
@@ -97,10 +95,13 @@ def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None)
     beginning = settled(job, shared, facts, largest)
     size = job.config.learning_rate
     if size is None:
-        sizes = step_sizes(job, facts, largest)
-        with np.errstate(all="ignore"):  # the largest may well diverge
-            tried = try_step_sizes(beginning, shard, sizes, tried_by(channel.rank, len(sizes), facts[0]))
-        size = best_step_size(sizes, channel.worker_sum(tried))
+        search, trial = StepSearch(job, facts, largest), Trial(beginning, shard)
+        while search.to_try:
+            with np.errstate(all="ignore"):  # large ones may well diverge
+                tried = tried_by(channel.rank, len(search.to_try), facts[0])
+                found = trial.of(search.sizes[search.to_try], tried)
+            search.hear(channel.worker_sum(found))
+        size = search.best
     return beginning.with_learning_rate(size)
 
 
@@ -155,20 +156,16 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(channel: Channel, beginning: Beginning, learner: Learner) -> None:
-    """Take turns at this worker's own pace: while an update and its reply travel, the next turn is computed.
+def work_async(channel: Channel, beginning: Beginning, learner: Learner, memory: SharedMemory | None) -> None:
+    """Take turns at this worker's own pace.
 
-    The reply is taken in between two steps, as soon as it is there: of all columns, it freshens the rest of the turn;
-    by keys, it is for the turn after. Where replies take much longer than turns do (see `mailbox.Pace`), the worker
-    waits for them instead.
+    In memory that all ranks share it merges its own updates. By messages, it computes the next turn while an update and
+    its reply travel, which it takes in between two steps, as soon as it is there: of all columns, the reply freshens
+    the rest of the turn; by keys, it is for the turn after. Where replies take much longer than turns do (see
+    `mailbox.Pace`), the worker waits for them instead.
     """
-    job = beginning.job
-    mailbox = Mailbox(channel, job, WorkerWeights(beginning.weights), learner.keys())
-    while not mailbox.stopped:
-        version, rows_known, turn = mailbox.version, mailbox.rows, learner.number
-        began = channel.now()
-        rows = learner.turn(mailbox.weights.local, job.step_size(rows_known), mailbox.look)
-        took = channel.now() - began
-        mailbox.wait()
-        if not mailbox.stopped:
-            mailbox.send_turn(version, rows, turn, began, took)
+    job, exchange = beginning.job, exchange_for(channel, beginning, memory, learner.keys())
+    while not exchange.stopped:
+        number, began = learner.number, channel.now()
+        rows = learner.turn(exchange.local, job.step_size(exchange.rows), exchange.look)
+        exchange.end_turn(Turn(rows, number, began, channel.now() - began))

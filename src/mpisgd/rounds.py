@@ -67,15 +67,13 @@ class InMemory:
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
         job, worker = beginning.job, channel.rank - 1
         self._channel, self._memory = channel, memory
-        self._buffers = memory.arrays[: job.workers]
-        total, weights = memory.arrays[job.workers :]
+        self._buffers, total, self.weights = memory.arrays
         # of the columns, even ones; with fewer columns than workers some have none
         bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
         self._part = slice(*bounds[worker : worker + 2])
         self.exchange = Exchange(
             job.workers, job.config.merge, beginning.curvatures, mine=self._buffers[worker], total=total
         )
-        self.weights = weights[: job.column_count]
         self.weights[self._part] = beginning.weights[self._part]
         memory.meet()
 
@@ -91,7 +89,9 @@ class InMemory:
 
 def shared_memory_for(channel: Channel, job: Job) -> SharedMemory | None:
     """Return memory for `InMemory`, if the workers can share it. Collective among them."""
-    return channel.worker_share_memory(job.workers + 2, buffer_length(job.column_count, job.workers))
+    length, float32 = buffer_length(job.column_count, job.workers), np.dtype(np.float32)
+    shapes = (((job.workers, length), float32), ((length,), float32), ((job.column_count,), float32))
+    return channel.worker_share_memory(shapes, willing=job.config.shared_memory == "auto")
 
 
 def rounds_for(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Rounds:

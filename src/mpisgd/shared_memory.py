@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float
 from mpisgd.waiting import YIELDS_FOR_COLLECTIVE, Backoff, Work, poll
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LARGEST = 32 << 20  # bytes
 PLACE = "/dev/shm"  # noqa: S108 - where MPI has it, on Linux
 CACHE_LINE = 64  # bytes; each rank's number of meetings lies on one of its own, as do the arrays' beginnings
+Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 class SharedMemory:
@@ -25,32 +27,34 @@ class SharedMemory:
 
     What a rank has written before `meet` all others read after it.
 
-    arrays  float32 (count, length), zeros at first
+    arrays  of the shapes that were asked for, zeros at first
     """
 
-    def __init__(self, window: MPI.Win, ranks: MPI.Comm, count: int, length: int, meanwhile: Work) -> None:
+    def __init__(self, window: MPI.Win, ranks: MPI.Comm, shapes: Sequence[Shape], meanwhile: Work) -> None:
         memory: NDArray[np.uint8] = np.asarray(window.Shared_query(0)[0])
-        arrays, meetings = _sizes(ranks.size, count, length)
         self._window, self._meanwhile = window, meanwhile
-        self._meetings = memory[arrays : arrays + meetings].view(np.int64).reshape(ranks.size, -1)[:, 0]
         self._mine, self._meeting = ranks.rank, 0
-        self.arrays: Float = memory[:arrays].view(np.float32).reshape(count, -1)[:, :length]
+        meetings, *self.arrays = _arrays(memory, [_meetings(ranks), *shapes])
+        self._meetings: NDArray[np.int64] = meetings[:, 0]
 
     @classmethod
-    def of(cls, ranks: MPI.Comm, count: int, length: int, meanwhile: Work) -> SharedMemory | None:
-        """Return memory for so many arrays; none if one rank is alone, they are on several nodes, or it is too much.
+    def of(
+        cls, ranks: MPI.Comm, shapes: Sequence[Shape], meanwhile: Work, *, willing: bool = True
+    ) -> SharedMemory | None:
+        """Return memory for such arrays; none where it can't be had, or where one rank is alone or not willing.
 
-        `meanwhile` is called between two looks for who has come to a meeting. Collective.
+        It can't where the ranks are on several nodes, or it is too much. `meanwhile` is called between two looks for
+        who has come to a meeting. Collective.
         """
         from mpi4py import MPI  # noqa: PLC0415 - importing it initialises MPI
 
-        size = sum(_sizes(ranks.size, count, length))
+        size = sum(_padded_bytes(shape) for shape in [_meetings(ranks), *shapes])
         if ranks.size == 1 or size > LARGEST:
             return None
         node = ranks.Split_type(MPI.COMM_TYPE_SHARED)
         together = node.size == ranks.size
         node.Free()
-        if not _all_say(ranks, together and _has_room(size)):
+        if not _all_say(ranks, willing and together and _has_room(size)):
             return None
         try:
             window = MPI.Win.Allocate_shared(size if ranks.rank == 0 else 0, 1, comm=MPI.Intracomm(ranks))
@@ -59,9 +63,10 @@ class SharedMemory:
         if not _all_say(ranks, window != MPI.WIN_NULL):
             return None  # whoever got it keeps it: to give it back would take all
         window.Lock_all(MPI.MODE_NOCHECK)
-        made = cls(window, ranks, count, length, meanwhile)
+        made = cls(window, ranks, shapes, meanwhile)
         if ranks.rank == 0:
-            made.arrays[:], made._meetings[:] = 0, 0
+            for array in (made._meetings, *made.arrays):
+                array[...] = np.zeros((), array.dtype)
         window.Sync()
         _all_say(ranks, True)
         window.Sync()
@@ -86,9 +91,24 @@ class SharedMemory:
         return bool(self._meetings.min() >= self._meeting)
 
 
-def _sizes(ranks: int, count: int, length: int) -> tuple[int, int]:
-    """Return the bytes of the arrays and of every rank's number of meetings."""
-    return count * -(-4 * length // CACHE_LINE) * CACHE_LINE, ranks * CACHE_LINE
+def _meetings(ranks: MPI.Comm) -> Shape:
+    """Return the shape of every rank's number of meetings."""
+    return (ranks.size, CACHE_LINE // 8), np.dtype(np.int64)
+
+
+def _padded_bytes(shape: Shape) -> int:
+    sizes, dtype = shape
+    return -(-math.prod(sizes) * dtype.itemsize // CACHE_LINE) * CACHE_LINE
+
+
+def _arrays(memory: NDArray[np.uint8], shapes: Sequence[Shape]) -> list[NDArray[Any]]:
+    """Return views of the memory of these shapes, one after the other."""
+    arrays, start = [], 0
+    for sizes, dtype in shapes:
+        end = start + math.prod(sizes) * dtype.itemsize
+        arrays.append(memory[start:end].view(dtype).reshape(sizes))
+        start += _padded_bytes((sizes, dtype))
+    return arrays
 
 
 def _has_room(size: int) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd import turn_cost
-from mpisgd.beginning import Beginning, best_step_size, largest_mean_square, settled, step_sizes
+from mpisgd.beginning import Beginning, largest_mean_square, settled
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
 from mpisgd.console import Console
+from mpisgd.crew import Crew
 from mpisgd.data.dataset import Dataset, MemoryDataset, open_dataset
 from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
@@ -42,6 +43,9 @@ from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.scaling import agreed_scales
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
+from mpisgd.shared_memory import SharedMemory
+from mpisgd.shared_weights import SharedWeights, memory_for
+from mpisgd.step_search import StepSearch
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
 # counts, curvatures, average, scales and an update with its keys; before, sums in float64. Beside them, a reply for
@@ -70,32 +74,36 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out, samples = _send_rows(channel, job, dataset, plan)
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
+            memory = memory_for(channel, job) if config.mode == "async" else None
             scales = agreed_scales(job, channel.server_sum, channel.server_sum)
             job = job.with_scaling(scaled=scales is not None)
             if scales is not None:
                 held_out.scale_columns(scales)
                 initial /= scales
-            beginning, began = _begin(channel, job, initial)
+            beginning, began = _begin(channel, job, initial, memory)
+            shared = SharedWeights(channel, beginning, memory) if memory is not None else None
             job = beginning.job
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
-                weights = SERVE[config.mode](channel, beginning, monitor, samples)
+                weights = SERVE[config.mode](channel, beginning, monitor, Crew(channel, monitor, samples), shared)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float) -> tuple[Beginning, float]:
+def _begin(channel: Channel, job: Job, weights: Float, memory: SharedMemory | None) -> tuple[Beginning, float]:
     """Settle where learning begins, as the workers do; return it, and when all shards were in place."""
     facts, began = _wide_facts(channel, job, weights) if job.wide else _facts(channel, weights)
     largest = largest_mean_square(job, facts)
     beginning = settled(job, weights, facts, largest)
     size = job.config.learning_rate
     if size is None:
-        sizes = step_sizes(job, facts, largest)
-        size = best_step_size(sizes, channel.server_sum())
+        search = StepSearch(job, facts, largest)
+        while search.to_try:
+            search.hear(channel.server_sum())
+        size = search.best
     beginning = beginning.with_learning_rate(size)
     if job.measures_turns:
-        turn_cost.serve(channel, job)
+        turn_cost.serve(channel, beginning, memory)
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(channel.server_sum()))
     return beginning, began
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.channel import Channel
-from mpisgd.job import Job
 from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
+from mpisgd.shared_weights import Copy, SharedWeights
 from mpisgd.svm import ScaledVector
+from mpisgd.turn_statistics import Record
 
 EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
@@ -27,18 +28,20 @@ def measured(
 ) -> NDArray[np.float64]:
     """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers.
 
-    `memory` is what they share in lock step, if they do.
+    `memory` is what they share, if they do.
     """
     if beginning.job.config.mode == "sync":
         exchange = _sync_seconds(channel, beginning, memory)
     else:
-        exchange = _async_seconds(channel, beginning)
+        exchange = _async_seconds(channel, beginning, memory)
     return np.array([_row_seconds(channel, beginning, shard), exchange])
 
 
-def serve(channel: Channel, job: Job) -> None:
-    """Answer what the workers measure by."""
-    if job.config.mode == "async":
+def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> None:
+    """Answer what the workers measure by; `memory` is what all ranks share, if they do."""
+    if memory is not None:
+        SharedWeights(channel, beginning, memory)
+    elif beginning.job.config.mode == "async":
         channel.server_echo(EXCHANGES)
 
 
@@ -72,12 +75,19 @@ def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory |
     return _median_seconds(channel, merge_nothing)
 
 
-def _async_seconds(channel: Channel, beginning: Beginning) -> float:
-    """Return the time of a message to the server, of the size of an update, and back; without what it does there."""
+def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
+    """Return the time of an exchange in memory in which nobody has changed anything.
+
+    Or that of a message to the server, of the size of an update, and back; without what it does there.
+    """
     job = beginning.job
-    places = min(job.column_count, job.turn_rows * job.row_length) if job.by_keys else job.column_count
-    message = np.zeros(4 * int(places), np.uint8)
-    return _median_seconds(channel, lambda: channel.worker_echo(message))
+    places = int(min(job.column_count, job.turn_rows * job.row_length)) if job.by_keys else job.column_count
+    if memory is None:
+        message = np.zeros(4 * places, np.uint8)
+        return _median_seconds(channel, lambda: channel.worker_echo(message))
+    shared, copy, record = SharedWeights(channel, beginning, memory), Copy(beginning.weights), Record.room(channel.rank)
+    columns = np.arange(places, dtype=np.int32) if job.by_keys else None
+    return _median_seconds(channel, lambda: shared.exchange(copy, record, columns, columns, turn_size=0.0))
 
 
 def _median_seconds(channel: Channel, exchange: Callable[[], None]) -> float:

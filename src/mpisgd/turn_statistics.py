@@ -4,12 +4,49 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 
 # Round trips are reported over this many of the latest turns: of each worker, and of all.
 RECENT_TURNS = 4_096
+
+
+class Record(NamedTuple):
+    """What there is to count of a turn that was merged."""
+
+    worker: int
+    rows: int
+    staleness: int  # updates by others that were merged since the version most of it was computed from
+    changes_sent: int
+    changes: int  # those held back by the threshold included
+    gains: float  # sum of what the changes sent were multiplied by
+    bytes_up: int  # of the update
+    bytes_down: int  # of the reply before
+    round_trip: float  # s, of the exchange before; 0: there was none
+    computing: float  # s
+    waiting: float  # s, for others, in the exchange before
+    ahead: int  # by how many turns its worker was ahead of the slowest when it began; below 0: it was the first
+    merged_at: float  # s
+
+    @classmethod
+    def room(cls, worker: int) -> NDArray[np.float64]:
+        """Return room for the numbers of a worker's records, (fields,)."""
+        numbers = np.zeros(len(cls._fields))
+        numbers[0] = worker
+        return numbers
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Record:
+        """Return the record that these are the numbers of, in order."""
+        worker, rows, staleness, sent, changes, gains, up, down, round_trip, computing, waiting, ahead, at = numbers
+        return cls(
+            int(worker), int(rows), int(staleness), int(sent), int(changes), gains, int(up), int(down),
+            round_trip, computing, waiting, int(ahead), at,
+        )  # fmt: skip
 
 
 class TurnStatistics:
@@ -24,14 +61,17 @@ class TurnStatistics:
         self._computing: defaultdict[int, float] = defaultdict(float)
         self._waiting: defaultdict[int, float] = defaultdict(float)
 
-    def count(self, worker: int, staleness: int, round_trip: float, computing: float, waiting: float) -> None:
-        """Count one turn: staleness in updates by others, times in seconds (a round trip of 0: none yet)."""
-        self._staleness[staleness] += 1
-        self._computing[worker] += computing
-        self._waiting[worker] += waiting
-        if round_trip > 0:
-            self._round_trips.append(round_trip)
-            self._of_worker[worker].append(round_trip)
+    def count(self, turn: Record) -> None:
+        """Count one turn."""
+        self._staleness[turn.staleness] += 1
+        self._computing[turn.worker] += turn.computing
+        self._waiting[turn.worker] += turn.waiting
+        if turn.round_trip > 0:
+            self._round_trips.append(turn.round_trip)
+            self._of_worker[turn.worker].append(turn.round_trip)
+        if turn.ahead >= 0:
+            self._turns_ahead[turn.ahead] += 1
+        self.count_merged(turn.changes_sent, turn.gains)
 
     def count_rounds(self, round_trips: Float, spent: Float) -> None:
         """Count rounds in lock step, where no turn is stale.
@@ -51,10 +91,6 @@ class TurnStatistics:
         """Count changes that were merged, and the sum of the gains that they were multiplied by."""
         self._merged += changes
         self._gains += gains
-
-    def count_turns_ahead(self, turns: int) -> None:
-        """Count a turn that begins by how many turns its worker is ahead of the slowest."""
-        self._turns_ahead[turns] += 1
 
     def summary(self) -> dict[str, Any]:
         """Return what a line of the log says of the turns so far."""

@@ -16,9 +16,14 @@ from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
+from mpisgd.shared_memory import Shape
 
 LENGTH = 1_000
 two_workers = pytest.mark.mpi(min_size=3)
+
+
+def arrays(count: int) -> list[Shape]:
+    return [((LENGTH,), np.dtype(np.float32))] * count
 
 
 @two_workers
@@ -26,11 +31,10 @@ def test_what_all_wrote_before_a_meeting_is_there_after_it(channel: Channel) -> 
     if channel.rank == SERVER:
         return
     workers = len(channel.workers)
-    memory = channel.worker_share_memory(workers + 1, LENGTH)
+    memory = channel.worker_share_memory(arrays(workers + 1), willing=True)
     assert memory is not None
     *of_workers, total = memory.arrays
-    assert total.shape == (LENGTH,)
-    assert not memory.arrays.any()
+    assert all(array.shape == (LENGTH,) and not array.any() for array in memory.arrays)
     memory.meet()
     part = slice((channel.rank - 1) * LENGTH // workers, channel.rank * LENGTH // workers)
     for turn in range(1, 200):
@@ -45,7 +49,7 @@ def test_what_all_wrote_before_a_meeting_is_there_after_it(channel: Channel) -> 
 @pytest.mark.mpi(min_size=2)
 def test_one_worker_alone_shares_with_nobody(channel: Channel) -> None:
     if channel.rank != SERVER:
-        memory = channel.worker_share_memory(2, LENGTH)
+        memory = channel.worker_share_memory(arrays(2), willing=True)
         assert (memory is None) == (len(channel.workers) == 1)
         if memory is not None:
             memory.free()
@@ -78,7 +82,27 @@ def test_where_memory_is_not_to_be_had_nobody_has_any(
 ) -> None:
     reason(monkeypatch, channel.rank)
     if channel.rank != SERVER:
-        assert channel.worker_share_memory(1, LENGTH) is None
+        assert channel.worker_share_memory(arrays(1), willing=True) is None
+
+
+@two_workers
+def test_where_one_is_not_willing_nobody_has_any(channel: Channel) -> None:
+    if channel.rank != SERVER:
+        assert channel.worker_share_memory(arrays(1), willing=channel.rank > 1) is None
+
+
+@pytest.mark.mpi(min_size=2)
+def test_arrays_of_any_kind_lie_apart_and_are_shared_by_all_ranks(channel: Channel) -> None:
+    shapes = [((3,), np.dtype(np.float32)), ((2, 5), np.dtype(np.int64)), ((0,), np.dtype(np.float64))]
+    memory = channel.share_memory([*shapes, ((1,), np.dtype(np.float64))], willing=True)
+    assert memory is not None
+    assert [(array.shape, array.dtype) for array in memory.arrays[:3]] == shapes
+    if channel.rank == SERVER:
+        for number, array in enumerate(memory.arrays, 1):
+            array[...] = number
+    memory.meet()
+    assert [set(array.ravel().tolist()) for array in memory.arrays] == [{1}, {2}, set(), {4}]
+    memory.free()
 
 
 @two_workers

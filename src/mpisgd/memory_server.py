@@ -1,0 +1,48 @@
+"""Async in memory that all ranks share: the workers merge their own turns, the server counts them and measures."""
+
+from __future__ import annotations
+
+from mpisgd.channel import Channel
+from mpisgd.crew import Crew
+from mpisgd.monitor import Monitor
+from mpisgd.shared_weights import SharedWeights
+from mpisgd.svm import ScaledVector
+from mpisgd.turn_statistics import Record
+
+
+class MemoryServer:
+    """Counts what the workers have merged, measures, and lets them stop.
+
+    It looks every now and then, the longer after another the longer it finds nothing to do but to count.
+    """
+
+    def __init__(self, channel: Channel, shared: SharedWeights, monitor: Monitor, crew: Crew) -> None:
+        self._channel, self._shared, self._monitor, self._crew = channel, shared, monitor, crew
+
+    def serve(self) -> ScaledVector:
+        """Serve until every worker has gone; return the final weights."""
+        self._channel.wait_until(self._crew.all_gone, self._work, hurry=False)
+        weights = self._snapshot()
+        self._shared.free()  # before the last samples are sent, which workers take when they have given it back as well
+        self._crew.finish()
+        return weights
+
+    def _work(self) -> bool:
+        letter = self._crew.look()
+        self._count(self._shared.count())
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        if self._monitor.stop_reason is not None:
+            self._shared.stop()
+            self._crew.tell(*self._channel.workers)
+        return letter is not None or sent or measured
+
+    def _snapshot(self) -> ScaledVector:
+        records, weights = self._shared.snapshot()
+        self._count(records)
+        return weights
+
+    def _count(self, records: list[Record]) -> None:
+        monitor = self._monitor
+        for record in records:
+            monitor.count_turn(record)
+        monitor.check_limits()

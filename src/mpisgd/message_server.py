@@ -1,0 +1,118 @@
+"""Async by messages: the server owns the weights, merges every update as it comes and answers it at once.
+
+repeat: take whichever update has come, add it, answer with the weights that the worker needs, or later if it is too far
+ahead of the others; measure when none has come
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mpisgd.averaging import made_for
+from mpisgd.beginning import Beginning
+from mpisgd.channel import Channel
+from mpisgd.clocks import Clocks
+from mpisgd.crew import Crew
+from mpisgd.messages import Bytes, Tag
+from mpisgd.monitor import Monitor
+from mpisgd.svm import ScaledVector
+from mpisgd.turn_keys import ServerKeys
+from mpisgd.turn_statistics import Record
+from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, unpack_update
+from mpisgd.weights import ServerWeights
+
+# A server that always finds another letter measures and sends samples after this many all the same.
+LETTERS_BEFORE_THE_REST = 16
+
+
+class Replied(NamedTuple):
+    """What the last reply to a worker was like; at first there is none."""
+
+    bytes_down: int
+    ahead: int  # turns ahead of the slowest, as it was told to go on
+
+
+class MessageServer:
+    """Answers the workers' updates one by one, and does the rest in between.
+
+    A worker that must not get further ahead of the others is answered when these have caught up.
+    """
+
+    def __init__(self, channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew) -> None:
+        job = beginning.job
+        self._channel, self._job = channel, job
+        curvatures = beginning.curvatures if job.config.merge == "damped" else None
+        self._weights = ServerWeights(beginning.weights, curvatures)
+        self._average = made_for(job, np.zeros(job.column_count, np.float32))
+        self._monitor, self._crew = monitor, crew
+        self._clocks = Clocks(channel.workers, job.config.max_staleness)
+        self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
+        self._keys = {worker: ServerKeys(job.column_count) for worker in channel.workers}
+        self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
+        self._replied = dict.fromkeys(channel.workers, Replied(bytes_down=0, ahead=-1))
+        self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
+        self._letters = 0
+
+    def serve(self) -> ScaledVector:
+        """Serve until every worker has gone; return the final weights."""
+        self._channel.wait_until(self._crew.all_gone, self._work)
+        self._crew.finish()
+        return self._snapshot()
+
+    def _work(self) -> bool:
+        """See to one letter if there is any, and to the rest if there is none or it has waited for long."""
+        letter = self._crew.look()
+        if letter is not None and letter.tag is Tag.UPDATE:
+            self._merge(letter.worker, letter.content)
+        answered = self._answer()
+        self._letters += letter is not None
+        if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
+            return True
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        return sent or measured or answered or letter is not None
+
+    def _merge(self, worker: int, update: Bytes) -> None:
+        weights, monitor, keys = self._weights, self._monitor, self._keys[worker]
+        header, content, own, wanted = unpack_update(update)
+        columns = keys.hear(header.turn, own)
+        staleness = weights.version - header.version
+        turn_size = self._job.step_size(monitor.rows) * header.rows
+        changes_sent, gains = weights.add(columns, content, header.decay, staleness, turn_size)
+        self._clocks.tick(worker)
+        began = self._replied[worker]
+        monitor.count_turn(
+            Record(
+                worker, header.rows, staleness, changes_sent, header.changes, gains, len(update), began.bytes_down,
+                header.round_trip, header.computing, header.waiting, began.ahead, self._channel.now(),
+            )
+        )  # fmt: skip
+        self._average.look(weights.current, monitor.rows)
+        monitor.check_limits()
+        self._unanswered[worker] = keys.hear(header.wanted, wanted)
+
+    def _answer(self) -> bool:
+        """Answer the workers that need wait no longer; tell whether there were any."""
+        if not self._unanswered:
+            return False
+        over = self._monitor.stop_reason is not None
+        ready = [worker for worker in self._unanswered if over or not self._clocks.must_wait(worker)]
+        for worker in ready:
+            self._reply(worker, self._unanswered.pop(worker), stop=over)
+        return bool(ready)
+
+    def _reply(self, worker: int, asked: Keys | None, *, stop: bool) -> None:
+        weights, monitor, room = self._weights, self._monitor, self._rooms[worker]
+        told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
+        self._channel.server_reuse_reply(worker)
+        values = weights.changes_since(self._heard_version[worker], room) if asked is None else weights.at(asked, room)
+        reply = room.seal(told, values)
+        self._heard_version[worker] = weights.version
+        self._replied[worker] = Replied(len(reply), self._clocks.ahead(worker))
+        if stop:
+            self._crew.tell(worker)
+        self._channel.server_reply(worker, reply)
+
+    def _snapshot(self) -> ScaledVector:
+        return self._average.weights(self._weights.current)

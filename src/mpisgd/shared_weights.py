@@ -1,0 +1,205 @@
+"""The server's weights in memory that all ranks share: each worker merges its own turns, the server only looks.
+
+Whoever has the lock is the server for a moment. What is to be counted of a turn its worker leaves as a record, for the
+server to count when it next looks.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from mpisgd import compiled_loops, hogwild_loops
+from mpisgd.averaging import made_for
+from mpisgd.beginning import Beginning
+from mpisgd.channel import SERVER, Channel
+from mpisgd.compiled_loops import Float
+from mpisgd.exchange_loops import Columns
+from mpisgd.hogwild_loops import OWN_LENGTH, STATE_LENGTH, Numbers, Outcome
+from mpisgd.job import Job
+from mpisgd.shared_memory import CACHE_LINE, SharedMemory
+from mpisgd.svm import ScaledVector
+from mpisgd.turn_statistics import Record
+from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
+from mpisgd.weights import SMALLEST_SCALE, STALE_TURNS
+
+T = TypeVar("T")
+# Of turns that the server has not counted yet; it looks every few milliseconds, and who finds no room waits.
+RECORDS, RECORDS_BY_WORKER = 4_096, 16
+LOCK, STOP, WORDS = range(3)  # and of each worker the number of its turns, each on a cache line of its own
+VERSION, ROWS, SCALE, LOG_FOLDED, AVERAGE, COUNTED = 0, 1, 2, 3, slice(4, 6), 6
+
+
+class Copy:
+    """A worker's own weights.
+
+    local  what it learns with
+    base   the vector as it was at the last exchange, but for what was not sent then, float32 (column_count,)
+    own    see `hogwild_loops.OWN_LENGTH`
+    """
+
+    def __init__(self, initial: Float) -> None:
+        self.local = ScaledVector(initial.copy())
+        self.base = initial.copy()
+        self.own = np.array([0, 0, 1, 1, 0], np.float64)
+        assert len(self.own) == OWN_LENGTH  # noqa: S101 - the kernel's
+
+    @property
+    def version(self) -> int:
+        """The version that it had at the last exchange."""
+        return int(self.own[0])
+
+    @property
+    def rows(self) -> int:
+        """The rows that all workers had processed then."""
+        return int(self.own[1])
+
+    def fold(self, log_folded: float) -> None:
+        """Fold so much of the scale into the vectors as the server has, as the log of all."""
+        factor = math.exp(log_folded - self.own[4])
+        self.local.vector *= np.float32(factor)
+        self.base *= np.float32(factor)
+        self.local.scale /= factor
+        self.own[3] /= factor
+        self.own[4] = log_folded
+
+
+class SharedWeights:
+    """One rank's access to them, all by way of the lock."""
+
+    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
+        """Begin with the beginning's weights. Collective."""
+        self._job, self._memory = beginning.job, memory
+        self._vector, self._times_changed, average, self._state, self._records, words = memory.arrays
+        self._lock, self._stop, self._clocks = words[LOCK, :1], words[STOP, :1], words[WORDS:, 0]
+        damped = beginning.job.config.merge == "damped"
+        self._curvatures = beginning.curvatures if damped else np.zeros_like(beginning.curvatures)
+        self._average = made_for(beginning.job, average)
+        self._backoff = Backoff(YIELDS_FOR_MESSAGE)
+        if channel.rank == SERVER:
+            self._vector[:] = beginning.weights
+            self._times_changed[:], words[:] = 0, 0
+            self._state[:] = 0, 0, 1, 0, *self._average.state, 0
+        memory.meet()
+
+    # --- the workers
+
+    def exchange(self, copy: Copy, record: Numbers, columns: Columns, wanted: Columns, turn_size: float) -> None:
+        """Merge a worker's turn and let it have the weights; leave its record. Waits for its turn to.
+
+        `columns` are those of the turn, `wanted` those of the next one, both None: all. `record` is as
+        `hogwild_loops.exchange` takes it, `turn_size` as `weights.ServerWeights.add`.
+        """
+        while True:
+            copy.own[2] = copy.local.scale
+            outcome = hogwild_loops.exchange(
+                self._lock, self._state, self._records, record, copy.own, copy.local.vector, copy.base,
+                self._vector, self._times_changed, self._curvatures, columns, wanted,
+                threshold=self._job.config.gradient_threshold, turn_size=turn_size,
+                smallest_scale=SMALLEST_SCALE, stale_turns=STALE_TURNS,
+            )  # fmt: skip
+            if outcome is Outcome.DONE:
+                break
+            self._backoff.pause()
+        self._backoff.reset()
+        copy.local.scale = float(copy.own[2])
+        self._clocks[int(record[0]) - 1] += 1
+        if copy.rows >= self._state[AVERAGE][0]:
+            self._with_lock(self._take_average)
+        if self._job.is_done(copy.rows):
+            self.stop()
+
+    def ahead(self, worker: int) -> int:
+        """Return how many turns this worker is ahead of the slowest."""
+        turns = self._clocks.tolist()
+        return int(turns[worker - 1] - min(turns))
+
+    def catch_up(self, copy: Copy, worker: int, wanted: Columns) -> None:
+        """Wait until a worker is no further ahead than it may be, or is to stop; let it have the weights then."""
+        bound = self._job.config.max_staleness
+        poll(lambda: self.stopped or bound is None or self.ahead(worker) <= bound, None, Backoff(YIELDS_FOR_MESSAGE))
+        self._with_lock(lambda: self._let_have(copy, wanted))
+
+    def _let_have(self, copy: Copy, wanted: Columns) -> None:
+        state, where = self._state, slice(None) if wanted is None else wanted
+        if copy.own[4] != state[LOG_FOLDED]:
+            copy.fold(state[LOG_FOLDED])
+        unsent = copy.local.vector[where] - copy.base[where]
+        copy.base[where] = self._vector[where]
+        copy.local.vector[where] = copy.base[where] + unsent
+        copy.local.scale = float(state[SCALE])
+        copy.own[:4] = *state[: ROWS + 1], state[SCALE], state[SCALE]
+
+    # --- the server
+
+    def snapshot(self) -> tuple[list[Record], ScaledVector]:
+        """Return the records not counted yet, and a copy of what the run is measured by after just these turns."""
+        return self._with_lock(lambda: (self._uncounted(), self._measured()))
+
+    def count(self) -> list[Record]:
+        """Return the records not counted yet."""
+        return self._with_lock(self._uncounted)
+
+    def _uncounted(self) -> list[Record]:
+        counted, version = self._state[[COUNTED, VERSION]].astype(int).tolist()
+        self._state[COUNTED] = version
+        places = np.arange(counted + 1, version + 1) % len(self._records)
+        return [Record.of(row) for row in self._records[places].tolist()]
+
+    # --- all
+
+    def stop(self) -> None:
+        """Let all workers stop after the turn they are in."""
+        self._stop[0] = 1
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the workers are to stop."""
+        return bool(self._stop[0])
+
+    def free(self) -> None:
+        """Give the memory back. Collective."""
+        self._memory.free()
+
+    def _with_lock(self, do: Callable[[], T]) -> T:
+        poll(functools.partial(hogwild_loops.take_lock, self._lock), None, self._backoff)
+        try:
+            return do()
+        finally:
+            hogwild_loops.give_lock(self._lock)
+
+    def _take_average(self) -> None:
+        self._average.state = self._average_state()
+        self._average.look(self._current(), int(self._state[ROWS]))
+        self._state[AVERAGE] = self._average.state
+
+    def _measured(self) -> ScaledVector:
+        self._average.state = self._average_state()
+        return self._average.weights(self._current())
+
+    def _average_state(self) -> tuple[float, int]:
+        next_rows, taken = self._state[AVERAGE].tolist()
+        return next_rows, int(taken)
+
+    def _current(self) -> ScaledVector:
+        return ScaledVector(self._vector, float(self._state[SCALE]))
+
+
+def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
+    """Return memory for `SharedWeights`, if all ranks can share it and exchange in it. Collective."""
+    columns, float32, float64 = (job.column_count,), np.dtype(np.float32), np.dtype(np.float64)
+    records = max(RECORDS, RECORDS_BY_WORKER * job.workers)
+    shapes = (
+        (columns, float32),
+        (columns, float32),
+        (columns, float32),
+        ((STATE_LENGTH,), float64),
+        ((records, len(Record._fields)), float64),
+        ((WORDS + job.workers, CACHE_LINE // 8), np.dtype(np.int64)),
+    )
+    willing = job.config.shared_memory == "auto" and not job.wide and compiled_loops.is_compiled()
+    return channel.share_memory(shapes, willing=willing)

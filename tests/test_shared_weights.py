@@ -1,0 +1,266 @@
+"""The weights that all ranks share: a worker's exchange in memory does what the two ends of one by messages do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mpisgd import compiled_loops, hogwild_loops
+from mpisgd.averaging import Average
+from mpisgd.beginning import Beginning
+from mpisgd.channel import SERVER, Channel
+from mpisgd.config import Config
+from mpisgd.exchange_loops import PAIR
+from mpisgd.job import Job
+from mpisgd.shared_memory import Shape, SharedMemory
+from mpisgd.shared_weights import Copy, SharedWeights, memory_for
+from mpisgd.turn_statistics import Record
+from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
+from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
+from strategies import examples
+
+pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
+COLUMNS, WORKERS = 6, 3
+STEP_SIZE = 0.5
+CURVATURES = np.array([0, 0.1, 0.5, 1, 2, 30], np.float32)
+
+
+class Memory:
+    """In the place of memory that ranks share: arrays of this process."""
+
+    def __init__(self, shapes: tuple[Shape, ...], *, willing: bool) -> None:
+        assert willing
+        self.arrays = [np.zeros(*shape) for shape in shapes]
+
+    def meet(self) -> None: ...
+
+
+def beginning(**settings: Any) -> Beginning:
+    config = Config(mode="async", bias=False, **settings)
+    job = Job(config, COLUMNS, learning_rows=100, workers=WORKERS)
+    return Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), CURVATURES)
+
+
+def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
+    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory))
+
+
+def memory_of(begins: Beginning) -> Memory:
+    """Return memory as a run would ask for it."""
+    channel = SimpleNamespace(share_memory=Memory)
+    return cast("Memory", memory_for(cast("Channel", channel), begins.job))
+
+
+@dataclass
+class Both:
+    """Workers that exchange in memory, and the same with a server by messages."""
+
+    begins: Beginning
+
+    def __post_init__(self) -> None:
+        memory = memory_of(self.begins)
+        self.server = shared(self.begins, memory, SERVER)
+        self.shared = [shared(self.begins, memory, rank) for rank in range(1, WORKERS + 1)]
+        self.copies = [Copy(self.begins.weights) for _ in range(WORKERS)]
+        self.records = [Record.room(rank) for rank in range(1, WORKERS + 1)]
+        self.twin = ServerWeights(self.begins.weights, self.begins.curvatures)
+        self.twins = [WorkerWeights(self.begins.weights) for _ in range(WORKERS)]
+        self.versions = [0] * WORKERS
+
+    def learn(self, worker: int, changes: NDArray[np.float32], decay: float) -> None:
+        """Change both workers' weights as a turn does."""
+        for local in (self.copies[worker].local, self.twins[worker].local):
+            local.scale *= decay
+            local.vector += changes * np.float32(1 / local.scale)
+
+    def exchange(self, worker: int, rows: int, columns: Keys | None, wanted: Keys | None) -> Record:
+        """Exchange a turn in both ways; return its record."""
+        self.records[worker][1] = rows
+        turn_size = STEP_SIZE * rows
+        self.shared[worker].exchange(self.copies[worker], self.records[worker], columns, wanted, turn_size)
+        twin = self.twins[worker]
+        threshold = self.begins.job.config.gradient_threshold
+        content, decay, changes = twin.take_turn(threshold, columns, UpdateRoom(COLUMNS))
+        staleness = self.twin.version - self.versions[worker]
+        sent, gains = self.twin.add(columns, content, decay, staleness, turn_size)
+        heard = self.twin.current.vector[slice(None) if wanted is None else wanted]
+        told = ReplyHeader(False, self.twin.version, 0, self.twin.current.scale, self.twin.log_folded)
+        twin.hear(told, wanted, heard)
+        self.versions[worker] = self.twin.version
+        (record,) = self.server.count()
+        expected = (worker + 1, rows, staleness, sent, changes)
+        assert record[:5] == expected
+        assert record.gains == pytest.approx(gains, rel=1e-5, abs=1e-6)
+        assert record.bytes_up == min(8 * sent, 4 * (COLUMNS if columns is None else len(columns)))
+        return record
+
+    def assert_alike(self, worker: int, where: Keys | None = None) -> None:
+        """The server's weights are the same, and so are the worker's, where it has heard of them."""
+        _, weights = self.server.snapshot()
+        np.testing.assert_allclose(weights.weights(), self.twin.current.weights(), rtol=1e-4, atol=1e-5)
+        places = slice(None) if where is None else where
+        own, twins = self.copies[worker].local.weights(), self.twins[worker].local.weights()
+        np.testing.assert_allclose(own[places], twins[places], rtol=1e-4, atol=1e-5)
+
+
+values = st.integers(-8, 8).map(lambda n: n / 4)
+turns = st.tuples(
+    st.integers(0, WORKERS - 1),
+    st.lists(st.just(0.0) | values, min_size=COLUMNS, max_size=COLUMNS).map(lambda v: np.array(v, np.float32)),
+    st.floats(0.3, 1.0),
+    st.integers(1, 20),
+)
+
+
+@examples
+@given(st.lists(turns, max_size=12), st.sampled_from([0.0, 0.6]))
+def test_an_exchange_of_all_columns_is_that_by_messages(plan: list[Any], threshold: float) -> None:
+    both = Both(beginning(averaging=False, gradient_threshold=threshold, passes=None))
+    for worker, changes, decay, rows in plan:
+        both.learn(worker, changes, decay)
+        both.exchange(worker, rows, None, None)
+        both.assert_alike(worker)
+
+
+KEYS: list[Keys] = [np.array(keys, np.int32) for keys in ([0, 2, 5], [1, 2], [3], [], [0, 1, 2, 3, 4, 5])]
+
+
+@examples
+@given(st.lists(st.tuples(turns, st.integers(0, 4)), max_size=12))
+def test_an_exchange_by_keys_is_that_by_messages(plan: list[Any]) -> None:
+    """Each turn changes the weights at the keys that the exchange before wanted."""
+    both, keys = Both(beginning(averaging=False, passes=None)), [KEYS[4]] * WORKERS
+    for (worker, changes, decay, rows), number in plan:
+        own, wanted = keys[worker], KEYS[number]
+        mine = np.zeros(COLUMNS, np.float32)
+        mine[own] = changes[own]
+        both.learn(worker, mine, decay)
+        record = both.exchange(worker, rows, own, wanted)
+        both.assert_alike(worker, wanted)
+        assert both.records[worker][Record._fields.index("bytes_down")] == 4 * len(wanted)
+        assert record.changes <= len(own)
+        keys[worker] = wanted
+
+
+def test_the_scale_is_folded_when_it_gets_small_and_every_worker_follows() -> None:
+    both = Both(beginning(averaging=False, passes=None))
+    for turn in range(12):
+        worker = turn % WORKERS
+        both.learn(worker, np.full(COLUMNS, 0.5, np.float32), SMALLEST_SCALE**0.3)
+        both.exchange(worker, 1, None, None)
+        both.assert_alike(worker)
+    assert both.twin.log_folded < 0  # it happened
+    assert both.server.snapshot()[1].scale >= SMALLEST_SCALE
+
+
+def test_what_a_worker_hears_of_is_what_changed_since() -> None:
+    both = Both(beginning(averaging=False, passes=None))
+    both.learn(0, np.array([1, 0, 1, 0, 0, 0], np.float32), 1.0)
+    both.exchange(0, 1, None, None)
+    both.learn(1, np.array([0, 0, 0, 0, 0, 1], np.float32), 1.0)
+    both.exchange(1, 1, None, None)
+    assert both.records[1][Record._fields.index("bytes_down")] == 8 * 3
+    assert PAIR.itemsize == 8
+
+
+# --- what else an exchange does
+
+
+def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
+    """Of all turns in their order, whoever merged them."""
+    begins = beginning(passes=None)
+    memory = memory_of(begins)
+    server, one, other = (shared(begins, memory, rank) for rank in (SERVER, 1, 2))
+    copies = [Copy(begins.weights), Copy(begins.weights)]
+    average = Average(begins.job, np.zeros(COLUMNS, np.float32))
+    rng = np.random.default_rng(0)
+    for turn in range(20):
+        copy, who = copies[turn % 2], (one, other)[turn % 2]
+        copy.local.vector += rng.normal(size=COLUMNS).astype(np.float32)
+        record = Record.room(1 + turn % 2)
+        record[1] = 3
+        who.exchange(copy, record, None, None, turn_size=1.0)
+        average.look(copy.local, copy.rows)
+    _, measured = server.snapshot()
+    np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
+
+
+def test_the_turn_that_ends_the_last_pass_stops_all() -> None:
+    both = Both(beginning(averaging=False, passes=2.0))
+    both.exchange(0, 100, None, None)
+    assert not both.shared[1].stopped
+    both.exchange(1, 100, None, None)
+    assert both.shared[0].stopped
+
+
+def test_a_worker_is_ahead_by_the_turns_that_the_slowest_has_not_done() -> None:
+    both = Both(beginning(averaging=False, passes=None))
+    for worker in (0, 0, 1, 2, 0):
+        both.exchange(worker, 1, None, None)
+    assert [both.shared[0].ahead(worker) for worker in (1, 2, 3)] == [2, 0, 0]
+
+
+def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_held_back() -> None:
+    both = Both(beginning(averaging=False, passes=None, max_staleness=0, gradient_threshold=0.6))
+    both.learn(0, np.array([1, 0.5, 0, 0, 0, 0], np.float32), 1.0)
+    both.exchange(0, 1, None, None)
+    for worker in (1, 2):
+        both.learn(worker, np.array([0, 0, 1, 0, 0, 0], np.float32), 0.9)
+        both.exchange(worker, 1, None, None)
+    copy = both.copies[0]
+    both.shared[0].catch_up(copy, 1, None)
+    _, weights = both.server.snapshot()
+    held_back = np.array([0, 0.5, 0, 0, 0, 0]) * 0.9 * 0.9  # with the penalty of the others' turns
+    np.testing.assert_allclose(copy.local.weights(), weights.weights() + held_back, rtol=1e-5)
+    assert (copy.version, copy.rows) == (3, 3)
+
+
+def test_nothing_is_exchanged_while_there_is_no_room_for_the_record_or_another_has_the_lock() -> None:
+    begins = beginning(averaging=False, passes=None)
+    memory = memory_of(begins)
+    memory.arrays[4] = np.zeros((2, len(Record._fields)))
+    server, worker = (shared(begins, memory, rank) for rank in (SERVER, 1))
+    vector, _, _, state, records, words = memory.arrays
+    copy, record = Copy(begins.weights), Record.room(1)
+    for _ in range(2):
+        worker.exchange(copy, record, None, None, turn_size=1.0)
+
+    def outcome() -> hogwild_loops.Outcome:
+        copy.local.vector += 1
+        before = vector.copy()
+        found = hogwild_loops.exchange(
+            words[0, :1], state, records, record, copy.own, copy.local.vector, copy.base, vector, memory.arrays[1],
+            CURVATURES, None, None, threshold=0.0, turn_size=1.0, smallest_scale=0.0, stale_turns=2.0,
+        )  # fmt: skip
+        assert (vector != before).all() == (found is hogwild_loops.Outcome.DONE)
+        return found
+
+    assert outcome() is hogwild_loops.Outcome.FULL
+    assert [record.worker for record in server.count()] == [1, 1]
+    assert hogwild_loops.take_lock(words[0, :1])
+    assert not hogwild_loops.take_lock(words[0, :1])
+    assert outcome() is hogwild_loops.Outcome.BUSY
+    hogwild_loops.give_lock(words[0, :1])
+    assert outcome() is hogwild_loops.Outcome.DONE
+
+
+def test_lengths_that_do_not_fit_are_refused() -> None:
+    begins = beginning()
+    memory, copy = memory_of(begins), Copy(begins.weights)
+    vector, times, _, state, records, words = memory.arrays
+    arguments = [words[0, :1], state, records, Record.room(1), copy.own, copy.local.vector, copy.base, vector, times]
+    rest = {"threshold": 0.0, "turn_size": 1.0, "smallest_scale": 0.0, "stale_turns": 2.0}
+    for place in (0, 1, 3, 4, 6, 7, 8):
+        wrong = [*arguments]
+        wrong[place] = wrong[place][:-1]
+        with pytest.raises(ValueError, match=r"vectors|state|word"):
+            hogwild_loops.exchange(*wrong, CURVATURES, None, None, **rest)
+    with pytest.raises(ValueError, match="columns"):
+        hogwild_loops.exchange(*arguments, CURVATURES, None, KEYS[0], **rest)

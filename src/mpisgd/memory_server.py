@@ -18,6 +18,7 @@ class MemoryServer:
 
     def __init__(self, channel: Channel, shared: SharedWeights, monitor: Monitor, crew: Crew) -> None:
         self._channel, self._shared, self._monitor, self._crew = channel, shared, monitor, crew
+        monitor.in_memory = True
 
     def serve(self) -> ScaledVector:
         """Serve until every worker has gone; return the final weights."""

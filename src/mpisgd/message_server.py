@@ -47,6 +47,7 @@ class MessageServer:
         self._weights = ServerWeights(beginning.weights, curvatures)
         self._average = made_for(job, np.zeros(job.column_count, np.float32))
         self._monitor, self._crew = monitor, crew
+        monitor.in_memory = False
         self._clocks = Clocks(channel.workers, job.config.max_staleness)
         self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
         self._keys = {worker: ServerKeys(job.column_count) for worker in channel.workers}

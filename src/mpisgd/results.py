@@ -90,7 +90,7 @@ def leave_results(
         kept_passes=_kept_passes(monitor),
         measured=monitor.last["accuracy"],
         test=asdict(scores) if scores else None,
-        rounds_in_memory=monitor.in_memory,
+        in_memory=monitor.in_memory,
         **monitor.turns.details(monitor.last["seconds"]),
     )
     console.summary(f"mpisgd: {_outcome(monitor)}", _summary(job, monitor, scores, log.directory))

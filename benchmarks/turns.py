@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +14,7 @@ SMALL = ("--batch-size", "10", "--iterations", "1")
 LONG_TURN = 640  # rows
 BYTES_OF_A_CHANGE = 8
 SECONDS = 2.0
-BOTH_ENDS = "small turns, both ends in one process"
+WAYS = {"": "auto", ", by messages": "never"}
 THRESHOLD = 0.25  # lets about one value in twenty of RCV1's turns pass
 
 
@@ -25,7 +24,6 @@ def run(bench: Bench) -> Result:
     for seed in bench.seeds:
         for workers in (1, 2, 8):
             add_small(bench, result, workers, seed)
-        add_both_ends(bench, result)
         add_long(bench, result, seed)
         for share in (0.0, THRESHOLD):
             add_threshold(bench, result, share, seed)
@@ -41,11 +39,9 @@ def run(bench: Bench) -> Result:
         )
     )
     add_threshold_claims(result)
-    server, worker = (1e6 * result.median(BOTH_ENDS, f"s in the {end}") for end in ("server", "worker"))
-    bare = 1e6 / result.median("small turns, 1 workers", "bare turns/s")
     result.notes.append(
-        f"Without any message, in one process, the server takes {server:.0f} us for a small turn and the worker"
-        f" {worker:.0f}; a bare message there and back takes {bare:.0f}."
+        "Bare turns are messages as large, there and back, that nothing is done with. On one node turns are exchanged"
+        " in memory; their bytes are what they would take as messages."
     )
     return result
 
@@ -58,21 +54,16 @@ def last_of(bench: Bench, workers: int, seed: int, *options: str) -> tuple[dict[
 
 def add_small(bench: Bench, result: Result, workers: int, seed: int) -> None:
     """Add the turns a second of turns of ten rows, which change some 600 weights, and of bare messages as large."""
-    last, _ = last_of(bench, workers, seed, *SMALL, "--passes", "none", "--max-seconds", str(SECONDS))
     row = f"small turns, {workers} workers"
-    size = (last["bytes_up_per_update"] + last["bytes_down_per_update"]) / 2
+    for way, memory in WAYS.items():
+        limits = ("--passes", "none", "--max-seconds", str(SECONDS), "--shared-memory", memory)
+        last, _ = last_of(bench, workers, seed, *SMALL, *limits)
+        size = (last["bytes_up_per_update"] + last["bytes_down_per_update"]) / 2
+        result.figure(row + way, "turns/s", last["updates_per_second"])
+        result.figure(row + way, "bytes each way", size)
     ranks = [mpirun(sys.executable), "-n", str(workers + 1)]
     bare = said_by(*ranks, sys.executable, "-m", "benchmarks.ping_pong", str(round(size)), str(SECONDS))
-    result.figure(row, "turns/s", last["updates_per_second"])
     result.figure(row, "bare turns/s", float(bare))
-    result.figure(row, "bytes each way", size)
-
-
-def add_both_ends(bench: Bench, result: Result) -> None:
-    """Add what the two ends take for small turns where no message travels."""
-    said = said_by(sys.executable, "-m", "benchmarks.both_ends", str(bench.base.path), str(SECONDS))
-    for end, seconds in json.loads(said).items():
-        result.figure(BOTH_ENDS, end, seconds)
 
 
 def said_by(*command: str) -> str:

@@ -24,7 +24,7 @@ from mpisgd.job import Job
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import Record
-from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
+from mpisgd.waiting import SHORTEST_SLEEP, YIELDS_FOR_MESSAGE, Backoff, poll
 from mpisgd.weights import SMALLEST_SCALE, STALE_TURNS
 
 T = TypeVar("T")
@@ -79,7 +79,6 @@ class SharedWeights:
         damped = beginning.job.config.merge == "damped"
         self._curvatures = beginning.curvatures if damped else np.zeros_like(beginning.curvatures)
         self._average = made_for(beginning.job, average)
-        self._backoff = Backoff(YIELDS_FOR_MESSAGE)
         if channel.rank == SERVER:
             self._vector[:] = beginning.weights
             self._times_changed[:], words[:] = 0, 0
@@ -94,18 +93,19 @@ class SharedWeights:
         `columns` are those of the turn, `wanted` those of the next one, both None: all. `record` is as
         `hogwild_loops.exchange` takes it, `turn_size` as `weights.ServerWeights.add`.
         """
-        while True:
-            copy.own[2] = copy.local.scale
+        copy.own[2] = copy.local.scale
+
+        def is_done() -> bool:
             outcome = hogwild_loops.exchange(
                 self._lock, self._state, self._records, record, copy.own, copy.local.vector, copy.base,
                 self._vector, self._times_changed, self._curvatures, columns, wanted,
                 threshold=self._job.config.gradient_threshold, turn_size=turn_size,
                 smallest_scale=SMALLEST_SCALE, stale_turns=STALE_TURNS,
             )  # fmt: skip
-            if outcome is Outcome.DONE:
-                break
-            self._backoff.pause()
-        self._backoff.reset()
+            return outcome is Outcome.DONE
+
+        if not is_done():
+            poll(is_done, None, for_the_lock())
         copy.local.scale = float(copy.own[2])
         self._clocks[int(record[0]) - 1] += 1
         if copy.rows >= self._state[AVERAGE][0]:
@@ -166,7 +166,7 @@ class SharedWeights:
         self._memory.free()
 
     def _with_lock(self, do: Callable[[], T]) -> T:
-        poll(functools.partial(hogwild_loops.take_lock, self._lock), None, self._backoff)
+        poll(functools.partial(hogwild_loops.take_lock, self._lock), None, for_the_lock())
         try:
             return do()
         finally:
@@ -187,6 +187,11 @@ class SharedWeights:
 
     def _current(self) -> ScaledVector:
         return ScaledVector(self._vector, float(self._state[SCALE]))
+
+
+def for_the_lock() -> Backoff:
+    """Return how to wait for the lock: who has it has it for microseconds, or waits for a core that a yield gives."""
+    return Backoff(YIELDS_FOR_MESSAGE, SHORTEST_SLEEP)
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:

@@ -16,7 +16,7 @@ from mpisgd.weights import WorkerWeights
 
 
 class WorkerExchange(Protocol):
-    """What exchanges a worker's turns.
+    """What exchanges a worker's turns. Learning goes on in between; what is not sent yet stays in the weights.
 
     local    this worker's weights
     rows     processed by all workers, as far as known

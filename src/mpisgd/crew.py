@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mpisgd.channel import Channel, Letter
 from mpisgd.messages import Tag
 from mpisgd.monitor import Monitor
@@ -15,13 +17,16 @@ class Crew:
         self._channel, self._monitor, self._samples = channel, monitor, samples
         self._here, self._told = set(channel.workers), set[int]()
 
-    def look(self) -> Letter | None:
-        """Open the next letter, if one has come; see to it here unless it is an update."""
+    def look(self, before_goodbye: Callable[[], None] = lambda: None) -> Letter | None:
+        """Open the next letter, if one has come; see to it here unless it is an update.
+
+        `before_goodbye` is called before a worker is noted to have gone.
+        """
         letter = self._channel.server_poll()
         if letter is None:
             return None
         if letter.tag is Tag.GONE:
-            self.tell(letter.worker)  # in memory it may have seen that the run is over before the server did
+            before_goodbye()
             self._here.remove(letter.worker)
             self._monitor.event("worker_gone", worker=letter.worker)
         if self._samples is not None and letter.tag is Tag.NEXT_SHARD:

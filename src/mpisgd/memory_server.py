@@ -29,13 +29,17 @@ class MemoryServer:
         return weights
 
     def _work(self) -> bool:
-        letter = self._crew.look()
-        self._count(self._shared.count())
+        letter = self._crew.look(before_goodbye=self._count_and_tell)
+        self._count_and_tell()
         sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        return letter is not None or sent or measured
+
+    def _count_and_tell(self) -> None:
+        """Count what was merged; a worker may have seen that this was the last before the server does."""
+        self._count(self._shared.count())
         if self._monitor.stop_reason is not None:
             self._shared.stop()
             self._crew.tell(*self._channel.workers)
-        return letter is not None or sent or measured
 
     def _snapshot(self) -> ScaledVector:
         records, weights = self._shared.snapshot()

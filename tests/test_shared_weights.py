@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
+import os
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -222,12 +225,12 @@ def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_he
     assert (copy.version, copy.rows) == (3, 3)
 
 
-def test_nothing_is_exchanged_while_there_is_no_room_for_the_record_or_another_has_the_lock() -> None:
+def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
     begins = beginning(averaging=False, passes=None)
     memory = memory_of(begins)
     memory.arrays[4] = np.zeros((2, len(Record._fields)))
     server, worker = (shared(begins, memory, rank) for rank in (SERVER, 1))
-    vector, _, _, state, records, words = memory.arrays
+    vector, times, _, state, records, words = memory.arrays
     copy, record = Copy(begins.weights), Record.room(1)
     for _ in range(2):
         worker.exchange(copy, record, None, None, turn_size=1.0)
@@ -236,31 +239,52 @@ def test_nothing_is_exchanged_while_there_is_no_room_for_the_record_or_another_h
         copy.local.vector += 1
         before = vector.copy()
         found = hogwild_loops.exchange(
-            words[0, :1], state, records, record, copy.own, copy.local.vector, copy.base, vector, memory.arrays[1],
-            CURVATURES, None, None, threshold=0.0, turn_size=1.0, smallest_scale=0.0, stale_turns=2.0,
+            words[0], state, records, record, copy.own, copy.local.vector, copy.base, vector, times, CURVATURES, None, None,
+            threshold=0.0, turn_size=1.0, smallest_scale=0.0, stale_turns=2.0,
         )  # fmt: skip
         assert (vector != before).all() == (found is hogwild_loops.Outcome.DONE)
         return found
 
     assert outcome() is hogwild_loops.Outcome.FULL
     assert [record.worker for record in server.count()] == [1, 1]
-    assert hogwild_loops.take_lock(words[0, :1])
-    assert not hogwild_loops.take_lock(words[0, :1])
-    assert outcome() is hogwild_loops.Outcome.BUSY
-    hogwild_loops.give_lock(words[0, :1])
     assert outcome() is hogwild_loops.Outcome.DONE
+
+
+def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
+    """Each adds to a number by reading it, and writing it a moment later."""
+    memory, turns, processes = mmap.mmap(-1, 128), 2_000, 3
+    words = np.frombuffer(memory, np.int64)
+    lock, number = words[:8], words[8:9]
+    hogwild_loops.make_lock(lock)
+
+    def add() -> None:
+        for _ in range(turns):
+            hogwild_loops.take_lock(lock)
+            found = int(number[0])
+            os.sched_yield()
+            number[0] = found + 1
+            hogwild_loops.give_lock(lock)
+
+    context = multiprocessing.get_context("fork")  # so that the memory is shared
+    started = [context.Process(target=add) for _ in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * processes
+    assert number[0] == turns * processes
 
 
 def test_lengths_that_do_not_fit_are_refused() -> None:
     begins = beginning()
     memory, copy = memory_of(begins), Copy(begins.weights)
     vector, times, _, state, records, words = memory.arrays
-    arguments = [words[0, :1], state, records, Record.room(1), copy.own, copy.local.vector, copy.base, vector, times]
+    arguments = [words[0], state, records, Record.room(1), copy.own, copy.local.vector, copy.base, vector, times]
     rest = {"threshold": 0.0, "turn_size": 1.0, "smallest_scale": 0.0, "stale_turns": 2.0}
     for place in (0, 1, 3, 4, 6, 7, 8):
         wrong = [*arguments]
-        wrong[place] = wrong[place][:-1]
-        with pytest.raises(ValueError, match=r"vectors|state|word"):
+        wrong[place] = wrong[place][: 1 if place == 0 else -1]
+        with pytest.raises(ValueError, match=r"vectors|state|lock"):
             hogwild_loops.exchange(*wrong, CURVATURES, None, None, **rest)
     with pytest.raises(ValueError, match="columns"):
         hogwild_loops.exchange(*arguments, CURVATURES, None, KEYS[0], **rest)

@@ -1,21 +1,24 @@
 /* Exchanges in memory that several processes share: a worker merges its own turn into the server's weights and takes in
    what the others did, with a lock that keeps these from the weights meanwhile.
 
-   hogwild_loops.py is the only caller and says what each function does. What the last owner of the lock wrote before
-   giving it up, the next sees. Lists of columns are trusted to be in range. */
+   hogwild_loops.py is the only caller and says what each function does. Lists of columns are trusted to be in range.
+
+   The lock is a POSIX mutex: who waits for it sleeps until it is given up. Where processes share cores, one that has it
+   may be waiting for a core, and those that polled for it instead would keep it from that for milliseconds. */
 
 #include "_kernel.h"
+#include <pthread.h>
 
-enum { TRIES = 64 }; /* for a lock that may be free in a moment; who has it may be waiting for this very core */
+enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
 
 /* The state, as hogwild_loops.STATE; the record, as turn_statistics.Record; the worker's own, as hogwild_loops.OWN. */
 enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED };
 enum { WORKER, TURN_ROWS, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, RECORD_LENGTH = 13 };
 enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };
-enum outcome { DONE, BUSY, FULL };
+enum outcome { DONE, FULL };
 
 struct memory { /* what the processes share */
-    int64_t *lock;
+    pthread_mutex_t *lock;
     double *state, *records;
     int64_t room; /* for records */
 };
@@ -28,20 +31,17 @@ struct turn {
     Py_ssize_t count, wanted_count, columns_of_all;
 };
 
-static int is_word(const Py_buffer *buffer)
+static int is_lock(const Py_buffer *buffer)
 {
-    return buffer->len == sizeof(int64_t) && (uintptr_t)buffer->buf % sizeof(int64_t) == 0;
+    return check(buffer->len >= (Py_ssize_t)sizeof(pthread_mutex_t) && (uintptr_t)buffer->buf % sizeof(int64_t) == 0, "a lock");
 }
 
-static int take(int64_t *lock)
+static void take(pthread_mutex_t *lock)
 {
-    int64_t nobody = 0;
-    return __atomic_compare_exchange_n(lock, &nobody, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
-
-static void give(int64_t *lock)
-{
-    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
+    for (int tries = 0; tries < TRIES; tries++)
+        if (pthread_mutex_trylock(lock) == 0)
+            return;
+    pthread_mutex_lock(lock);
 }
 
 /* All columns at once. What is not sent stays ahead of the base. Returns how many weights were others than before. */
@@ -165,44 +165,64 @@ static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
     turn.columns = b[10].buf, turn.wanted = b[11].buf;
     turn.columns_of_all = b[5].len / 4, turn.wanted_count = b[11].len / 4;
     turn.count = turn.columns != NULL ? b[10].len / 4 : turn.columns_of_all;
-    int right = check((b[10].buf == NULL) == (b[11].buf == NULL), "columns") && check(is_word(&b[0]), "a lock's word")
+    int right = check((b[10].buf == NULL) == (b[11].buf == NULL), "columns") && is_lock(&b[0])
         && check(b[1].len >= (COUNTED + 1) * 8 && b[3].len == RECORD_LENGTH * 8 && b[4].len == OWN_LENGTH * 8, "state");
     for (int i = 6; i < 10; i++)
         right = right && check(b[i].len == b[5].len, "vectors");
-    enum outcome outcome = BUSY;
-    for (int tries = 0; right && outcome == BUSY && tries < TRIES; tries++)
-        if (take(memory.lock)) {
-            outcome = exchange_locked(&memory, &turn, &to, b[3].buf, smallest_scale, stale_turns);
-            give(memory.lock);
-        }
+    enum outcome outcome = FULL;
+    if (right) {
+        take(memory.lock);
+        outcome = exchange_locked(&memory, &turn, &to, b[3].buf, smallest_scale, stale_turns);
+        pthread_mutex_unlock(memory.lock);
+    }
     release_all(b, 12);
     return right ? PyLong_FromLong(outcome) : NULL;
 }
 
+static PyObject *make_lock(PyObject *module, PyObject *arguments)
+{
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(arguments, "w*", &memory))
+        return NULL;
+    int right = is_lock(&memory);
+    pthread_mutexattr_t shared;
+    if (right) {
+        pthread_mutexattr_init(&shared);
+        pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+        right = check(pthread_mutex_init(memory.buf, &shared) == 0, "no lock to be had");
+        pthread_mutexattr_destroy(&shared);
+    }
+    PyBuffer_Release(&memory);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyObject *take_lock(PyObject *module, PyObject *arguments)
 {
-    Py_buffer word;
-    if (!PyArg_ParseTuple(arguments, "w*", &word))
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(arguments, "w*", &memory))
         return NULL;
-    int right = check(is_word(&word), "a lock's word"), taken = right && take(word.buf);
-    PyBuffer_Release(&word);
-    return right ? PyBool_FromLong(taken) : NULL;
+    int right = is_lock(&memory);
+    if (right)
+        take(memory.buf);
+    PyBuffer_Release(&memory);
+    return right ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *give_lock(PyObject *module, PyObject *arguments)
 {
-    Py_buffer word;
-    if (!PyArg_ParseTuple(arguments, "w*", &word))
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(arguments, "w*", &memory))
         return NULL;
-    int right = check(is_word(&word), "a lock's word");
+    int right = is_lock(&memory);
     if (right)
-        give(word.buf);
-    PyBuffer_Release(&word);
+        pthread_mutex_unlock(memory.buf);
+    PyBuffer_Release(&memory);
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
 PyMethodDef hogwild_methods[] = { /* of the module in _kernel.c */
     {"exchange_in_memory", exchange_in_memory, METH_VARARGS, NULL},
+    {"make_lock", make_lock, METH_VARARGS, NULL},
     {"take_lock", take_lock, METH_VARARGS, NULL},
     {"give_lock", give_lock, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mpisgd.compiled_loops import Float, _kernel
 from mpisgd.exchange_loops import Columns
 
-Word = NDArray[np.int64]  # (1,), 0 when nobody has the lock
+Lock = NDArray[np.int64]  # (8,), memory for one
 Numbers = NDArray[np.float64]
 
 # What the processes share beside the vectors: version, rows, scale, log folded; rows at which the average takes weights
@@ -27,22 +27,26 @@ class Outcome(IntEnum):
     """How an exchange ended."""
 
     DONE = 0
-    BUSY = 1  # another process has the lock
-    FULL = 2  # there is no room for the record
+    FULL = 1  # there is no room for the record
 
 
-def take_lock(word: Word) -> bool:
-    """Take the lock if nobody has it; tell whether it was taken. What its last owner wrote is seen then."""
-    return bool(_kernel.take_lock(word))
+def make_lock(lock: Lock) -> None:
+    """Make a lock in this memory, that nobody has."""
+    _kernel.make_lock(lock)
 
 
-def give_lock(word: Word) -> None:
+def take_lock(lock: Lock) -> None:
+    """Wait, asleep, until nobody has the lock, and take it. What its last owner wrote is seen then."""
+    _kernel.take_lock(lock)
+
+
+def give_lock(lock: Lock) -> None:
     """Give up a lock that was taken."""
-    _kernel.give_lock(word)
+    _kernel.give_lock(lock)
 
 
 def exchange(
-    lock: Word,
+    lock: Lock,
     state: Numbers,
     records: Numbers,
     record: Numbers,

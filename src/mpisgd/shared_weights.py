@@ -6,7 +6,6 @@ server to count when it next looks.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,7 +23,7 @@ from mpisgd.job import Job
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import Record
-from mpisgd.waiting import SHORTEST_SLEEP, YIELDS_FOR_MESSAGE, Backoff, poll
+from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
 from mpisgd.weights import SMALLEST_SCALE, STALE_TURNS
 
 T = TypeVar("T")
@@ -75,13 +74,14 @@ class SharedWeights:
         """Begin with the beginning's weights. Collective."""
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words = memory.arrays
-        self._lock, self._stop, self._clocks = words[LOCK, :1], words[STOP, :1], words[WORDS:, 0]
+        self._lock, self._stop, self._clocks = words[LOCK], words[STOP, :1], words[WORDS:, 0]
         damped = beginning.job.config.merge == "damped"
         self._curvatures = beginning.curvatures if damped else np.zeros_like(beginning.curvatures)
         self._average = made_for(beginning.job, average)
         if channel.rank == SERVER:
             self._vector[:] = beginning.weights
             self._times_changed[:], words[:] = 0, 0
+            hogwild_loops.make_lock(self._lock)
             self._state[:] = 0, 0, 1, 0, *self._average.state, 0
         memory.meet()
 
@@ -105,7 +105,7 @@ class SharedWeights:
             return outcome is Outcome.DONE
 
         if not is_done():
-            poll(is_done, None, for_the_lock())
+            poll(is_done, None, Backoff(0))
         copy.local.scale = float(copy.own[2])
         self._clocks[int(record[0]) - 1] += 1
         if copy.rows >= self._state[AVERAGE][0]:
@@ -166,7 +166,7 @@ class SharedWeights:
         self._memory.free()
 
     def _with_lock(self, do: Callable[[], T]) -> T:
-        poll(functools.partial(hogwild_loops.take_lock, self._lock), None, for_the_lock())
+        hogwild_loops.take_lock(self._lock)
         try:
             return do()
         finally:
@@ -187,11 +187,6 @@ class SharedWeights:
 
     def _current(self) -> ScaledVector:
         return ScaledVector(self._vector, float(self._state[SCALE]))
-
-
-def for_the_lock() -> Backoff:
-    """Return how to wait for the lock: who has it has it for microseconds, or waits for a core that a yield gives."""
-    return Backoff(YIELDS_FOR_MESSAGE, SHORTEST_SLEEP)
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:

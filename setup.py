@@ -11,6 +11,7 @@ setup(
                 "src/mpisgd/_vectors.c",
                 "src/mpisgd/_exchange.c",
                 "src/mpisgd/_hogwild.c",
+                "src/mpisgd/_turns.c",
             ],
             depends=["src/mpisgd/_kernel.h"],
             # Only loops marked so are vectorised: where loads are scattered it costs more than it gains. Fused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,19 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mpisgd import compiled_loops, hogwild_loops
+from mpisgd import averaging as averaging_module
+from mpisgd import compiled_loops, hogwild_loops, shared_weights, weights
 from mpisgd.averaging import Average
 from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.exchange_loops import PAIR
 from mpisgd.job import Job
+from mpisgd.learner import Learner, ShardFeed
+from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import Shape, SharedMemory
-from mpisgd.shared_weights import Copy, SharedWeights, memory_for
+from mpisgd.shared_weights import FIELDS, STALE_TURNS, Copy, SharedWeights, memory_for
+from mpisgd.turn_keys import WorkerKeys
 from mpisgd.turn_statistics import Record
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
+from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
-from strategies import examples
+from mpisgd.worker_exchange import InMemory
+from strategies import examples, rows_from
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
 COLUMNS, WORKERS = 6, 3
@@ -71,8 +78,7 @@ class Both:
         memory = memory_of(self.begins)
         self.server = shared(self.begins, memory, SERVER)
         self.shared = [shared(self.begins, memory, rank) for rank in range(1, WORKERS + 1)]
-        self.copies = [Copy(self.begins.weights) for _ in range(WORKERS)]
-        self.records = [Record.room(rank) for rank in range(1, WORKERS + 1)]
+        self.copies = [Copy(self.begins.weights, rank) for rank in range(1, WORKERS + 1)]
         self.twin = ServerWeights(self.begins.weights, self.begins.curvatures)
         self.twins = [WorkerWeights(self.begins.weights) for _ in range(WORKERS)]
         self.versions = [0] * WORKERS
@@ -85,14 +91,16 @@ class Both:
 
     def exchange(self, worker: int, rows: int, columns: Keys | None, wanted: Keys | None) -> Record:
         """Exchange a turn in both ways; return its record."""
-        self.records[worker][1] = rows
+        self.copies[worker].note(rows=rows)
         turn_size = STEP_SIZE * rows
-        self.shared[worker].exchange(self.copies[worker], self.records[worker], columns, wanted, turn_size)
+        self.shared[worker].exchange(self.copies[worker], columns, wanted, turn_size)
         twin = self.twins[worker]
         threshold = self.begins.job.config.gradient_threshold
         content, decay, changes = twin.take_turn(threshold, columns, UpdateRoom(COLUMNS))
         staleness = self.twin.version - self.versions[worker]
-        sent, gains = self.twin.add(columns, content, decay, staleness, turn_size)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(weights, "STALE_TURNS", STALE_TURNS)
+            sent, gains = self.twin.add(columns, content, decay, staleness, turn_size)
         heard = self.twin.current.vector[slice(None) if wanted is None else wanted]
         told = ReplyHeader(False, self.twin.version, 0, self.twin.current.scale, self.twin.log_folded)
         twin.hear(told, wanted, heard)
@@ -106,8 +114,8 @@ class Both:
 
     def assert_alike(self, worker: int, where: Keys | None = None) -> None:
         """The server's weights are the same, and so are the worker's, where it has heard of them."""
-        _, weights = self.server.snapshot()
-        np.testing.assert_allclose(weights.weights(), self.twin.current.weights(), rtol=1e-4, atol=1e-5)
+        _, found = self.server.snapshot()
+        np.testing.assert_allclose(found.weights(), self.twin.current.weights(), rtol=1e-4, atol=1e-5)
         places = slice(None) if where is None else where
         own, twins = self.copies[worker].local.weights(), self.twins[worker].local.weights()
         np.testing.assert_allclose(own[places], twins[places], rtol=1e-4, atol=1e-5)
@@ -147,7 +155,7 @@ def test_an_exchange_by_keys_is_that_by_messages(plan: list[Any]) -> None:
         both.learn(worker, mine, decay)
         record = both.exchange(worker, rows, own, wanted)
         both.assert_alike(worker, wanted)
-        assert both.records[worker][Record._fields.index("bytes_down")] == 4 * len(wanted)
+        assert both.copies[worker].record[FIELDS["bytes_down"]] == 4 * len(wanted)
         assert record.changes <= len(own)
         keys[worker] = wanted
 
@@ -169,7 +177,7 @@ def test_what_a_worker_hears_of_is_what_changed_since() -> None:
     both.exchange(0, 1, None, None)
     both.learn(1, np.array([0, 0, 0, 0, 0, 1], np.float32), 1.0)
     both.exchange(1, 1, None, None)
-    assert both.records[1][Record._fields.index("bytes_down")] == 8 * 3
+    assert both.copies[1].record[FIELDS["bytes_down"]] == 8 * 3
     assert PAIR.itemsize == 8
 
 
@@ -181,15 +189,14 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
     begins = beginning(passes=None)
     memory = memory_of(begins)
     server, one, other = (shared(begins, memory, rank) for rank in (SERVER, 1, 2))
-    copies = [Copy(begins.weights), Copy(begins.weights)]
+    copies = [Copy(begins.weights, 1), Copy(begins.weights, 2)]
     average = Average(begins.job, np.zeros(COLUMNS, np.float32))
     rng = np.random.default_rng(0)
     for turn in range(20):
         copy, who = copies[turn % 2], (one, other)[turn % 2]
         copy.local.vector += rng.normal(size=COLUMNS).astype(np.float32)
-        record = Record.room(1 + turn % 2)
-        record[1] = 3
-        who.exchange(copy, record, None, None, turn_size=1.0)
+        copy.note(rows=3)
+        who.exchange(copy, None, None, turn_size=1.0)
         average.look(copy.local, copy.rows)
     _, measured = server.snapshot()
     np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
@@ -218,11 +225,21 @@ def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_he
         both.learn(worker, np.array([0, 0, 1, 0, 0, 0], np.float32), 0.9)
         both.exchange(worker, 1, None, None)
     copy = both.copies[0]
-    both.shared[0].catch_up(copy, 1, None)
-    _, weights = both.server.snapshot()
+    both.shared[0].catch_up(copy, None)
+    _, servers = both.server.snapshot()
     held_back = np.array([0, 0.5, 0, 0, 0, 0]) * 0.9 * 0.9  # with the penalty of the others' turns
-    np.testing.assert_allclose(copy.local.weights(), weights.weights() + held_back, rtol=1e-5)
+    np.testing.assert_allclose(copy.local.weights(), servers.weights() + held_back, rtol=1e-5)
     assert (copy.version, copy.rows) == (3, 3)
+
+
+def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
+    """Return the memory as the kernel takes it."""
+    vector, times, _, state, records, words, _ = memory.arrays
+    own = (copy.record, copy.own, copy.local.vector, copy.base)
+    return hogwild_loops.Memory(words[0], state, records, *own, vector, times, CURVATURES)
+
+
+RULE = hogwild_loops.Rule(threshold=0.0, smallest_scale=0.0, stale_turns=1.0)
 
 
 def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
@@ -230,18 +247,14 @@ def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
     memory = memory_of(begins)
     memory.arrays[4] = np.zeros((2, len(Record._fields)))
     server, worker = (shared(begins, memory, rank) for rank in (SERVER, 1))
-    vector, times, _, state, records, words = memory.arrays
-    copy, record = Copy(begins.weights), Record.room(1)
+    copy, vector = Copy(begins.weights, 1), memory.arrays[0]
     for _ in range(2):
-        worker.exchange(copy, record, None, None, turn_size=1.0)
+        worker.exchange(copy, None, None, turn_size=1.0)
 
     def outcome() -> hogwild_loops.Outcome:
         copy.local.vector += 1
         before = vector.copy()
-        found = hogwild_loops.exchange(
-            words[0], state, records, record, copy.own, copy.local.vector, copy.base, vector, times, CURVATURES, None, None,
-            threshold=0.0, turn_size=1.0, smallest_scale=0.0, stale_turns=2.0,
-        )  # fmt: skip
+        found = hogwild_loops.exchange(kernels(memory, copy), RULE, None, None, 1.0)
         assert (vector != before).all() == (found is hogwild_loops.Outcome.DONE)
         return found
 
@@ -277,14 +290,79 @@ def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
 
 def test_lengths_that_do_not_fit_are_refused() -> None:
     begins = beginning()
-    memory, copy = memory_of(begins), Copy(begins.weights)
-    vector, times, _, state, records, words = memory.arrays
-    arguments = [words[0], state, records, Record.room(1), copy.own, copy.local.vector, copy.base, vector, times]
-    rest = {"threshold": 0.0, "turn_size": 1.0, "smallest_scale": 0.0, "stale_turns": 2.0}
-    for place in (0, 1, 3, 4, 6, 7, 8):
-        wrong = [*arguments]
-        wrong[place] = wrong[place][: 1 if place == 0 else -1]
-        with pytest.raises(ValueError, match=r"vectors|state|lock"):
-            hogwild_loops.exchange(*wrong, CURVATURES, None, None, **rest)
+    arrays = kernels(memory_of(begins), Copy(begins.weights, 1))
+    for name, array in arrays._asdict().items():
+        if name not in ("records", "local"):
+            wrong = arrays._replace(**{name: array[: 1 if name == "lock" else -1]})
+            with pytest.raises(ValueError, match=r"vectors|state|lock|record"):
+                hogwild_loops.exchange(wrong, RULE, None, None, 1.0)
     with pytest.raises(ValueError, match="columns"):
-        hogwild_loops.exchange(*arguments, CURVATURES, None, KEYS[0], **rest)
+        hogwild_loops.exchange(arrays, RULE, None, KEYS[0], 1.0)
+
+
+# --- several turns in one call
+
+TURNS = 12  # two passes of six: five turns of four rows, one of three
+
+
+def learner_of(begins: Beginning) -> Learner:
+    """Return a worker's learner over 23 random rows."""
+    rng = np.random.default_rng(7)
+    made = [
+        sorted(zip(rng.choice(COLUMNS, 2, replace=False).tolist(), rng.normal(size=2).tolist(), strict=True))
+        for _ in range(23)
+    ]
+    shard = Shard(rows_from(made, COLUMNS), rng.choice([-1, 1], 23).astype(np.float32))
+    feed = cast("ShardFeed", SimpleNamespace(renews=False, names=None))
+    return Learner(begins.job, LearningShard.shuffled_from(shard, rng), feed)
+
+
+def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once: bool) -> tuple[Any, ...]:
+    """Take the turns; return weights and average in memory, the worker's weights, and the records without times."""
+    memory, counted = memory_of(begins), list[Record]()
+    memory.arrays[4] = np.zeros((records, len(Record._fields)))
+    server, learner = shared(begins, memory, SERVER), learner_of(begins)
+    channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
+    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys())
+    patch.setattr(Backoff, "pause", lambda _: counted.extend(server.count()))  # as it does while the worker waits
+    patch.setattr(worker, "_decays_slowly", lambda _: at_once)
+    calls = 0
+    while memory.arrays[3][0] < TURNS:
+        worker.take_turn(learner)
+        calls += 1
+    assert calls < TURNS if at_once else calls == TURNS
+    counted += server.count()
+    timeless = [turn._replace(round_trip=0.0, computing=0.0, merged_at=0.0) for turn in counted]
+    return memory.arrays[0], memory.arrays[2], worker._copy.local.vector, timeless
+
+
+@pytest.mark.parametrize("records", [3, 4096])
+@pytest.mark.parametrize("averaging", [True, False])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
+def test_several_turns_in_one_call_are_those_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, loss: Any, averaging: bool, records: int
+) -> None:
+    """Bit for bit; also where there is no room for a record in the middle of them."""
+    monkeypatch.setattr(shared_weights, "PARTS_OF_A_PASS", 2)
+    monkeypatch.setattr(averaging_module, "MOST_PER_PASS", 4)
+    config = Config(
+        mode="async", loss=loss, batch_size=2, iterations=2, regularization=0.01, learning_rate=0.5,
+        learning_rate_schedule="constant", learning_rate_decay=0.0, passes=None, averaging=averaging,
+    )  # fmt: skip
+    job = Job(config, COLUMNS - 1, learning_rows=46, workers=2, by_keys=True, bias_step=0.5)
+    begins = Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), CURVATURES)
+    found, expected = (taken(begins, monkeypatch, records, at_once=at_once) for at_once in (True, False))
+    for some, others in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(some, others)
+    assert found[3] == expected[3]
+    assert [turn.rows for turn in found[3]] == 2 * [4, 4, 4, 4, 4, 3]
+    assert [turn.ahead for turn in found[3]] == [-1, *range(1, TURNS)]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), unique=True, max_size=4), min_size=1, max_size=12), st.integers(1, 5))
+def test_the_keys_of_all_turns_are_those_of_each(columns: list[list[int]], turn_rows: int) -> None:
+    rows = rows_from([[(column, 1.0) for column in sorted(some)] for some in columns], 10)
+    one_by_one, at_once = WorkerKeys(rows, turn_rows), WorkerKeys(rows, turn_rows)
+    at_once.of_all_turns()
+    for turn in range(-(-len(columns) // turn_rows)):
+        np.testing.assert_array_equal(at_once.of(turn), one_by_one.of(turn))

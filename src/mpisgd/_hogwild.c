@@ -11,26 +11,6 @@
 
 enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
 
-/* The state, as hogwild_loops.STATE; the record, as turn_statistics.Record; the worker's own, as hogwild_loops.OWN. */
-enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED };
-enum { WORKER, TURN_ROWS, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, RECORD_LENGTH = 13 };
-enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };
-enum outcome { DONE, FULL };
-
-struct memory { /* what the processes share */
-    pthread_mutex_t *lock;
-    double *state, *records;
-    int64_t room; /* for records */
-};
-
-struct turn {
-    float *mine, *base;
-    double *own;
-    float threshold, step; /* step size x rows */
-    const int32_t *columns, *wanted; /* NULL: all */
-    Py_ssize_t count, wanted_count, columns_of_all;
-};
-
 static int is_lock(const Py_buffer *buffer)
 {
     return check(buffer->len >= (Py_ssize_t)sizeof(pthread_mutex_t) && (uintptr_t)buffer->buf % sizeof(int64_t) == 0, "a lock");
@@ -45,14 +25,15 @@ static void take(pthread_mutex_t *lock)
 }
 
 /* All columns at once. What is not sent stays ahead of the base. Returns how many weights were others than before. */
-WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct turn *turn, const struct update *to, double *record)
+WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, const struct update *to, float scale,
+                                                 float threshold, double *record)
 {
     const struct update by = *to; /* so that no store changes it */
-    float *mine = turn->mine, *base = turn->base, *weights = by.vector, *times = by.times;
-    float scale = (float)turn->own[OWN_SCALE], threshold = turn->threshold, gains = 0;
+    float *mine = memory->mine.buf, *base = memory->base.buf, *weights = by.vector, *times = by.times, gains = 0;
+    Py_ssize_t columns = memory->mine.len / 4;
     int32_t sent = 0, changed = 0, heard = 0;
     #pragma omp simd reduction(+ : sent, changed, heard, gains)
-    for (Py_ssize_t j = 0; j < turn->count; j++) {
+    for (Py_ssize_t j = 0; j < columns; j++) {
         float ahead = mine[j] - base[j], all = ahead * scale, change = above(all, threshold);
         float one = change != 0; /* instead of branches */
         float gain = damped(by.curvatures[j] * by.turn_size, by.turns);
@@ -72,14 +53,15 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct turn *turn, const 
 }
 
 /* The changes of the turn's columns, and the weights of those that are wanted; returns how many these are. */
-static Py_ssize_t exchange_some(const struct turn *turn, const struct update *to, double *record)
+static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *turn, const struct update *to, float scale,
+                                float threshold, double *record)
 {
-    float *mine = turn->mine, *base = turn->base, scale = (float)turn->own[OWN_SCALE];
+    float *mine = memory->mine.buf, *base = memory->base.buf;
     double gains = 0;
     int32_t sent = 0, changed = 0;
     for (Py_ssize_t p = 0; p < turn->count; p++) {
         Py_ssize_t j = turn->columns[p];
-        float all = (mine[j] - base[j]) * scale, change = above(all, turn->threshold);
+        float all = (mine[j] - base[j]) * scale, change = above(all, threshold);
         changed += all != 0;
         if (change != 0) {
             gains += add_one(to, j, change);
@@ -103,121 +85,159 @@ static double message_bytes(Py_ssize_t changes, Py_ssize_t places)
     return (double)(8 * changes < 4 * places ? 8 * changes : 4 * places);
 }
 
-static void multiply_all(float *vector, float factor, Py_ssize_t columns)
+static void multiply_all(const Py_buffer *vector, double factor)
 {
-    for (Py_ssize_t j = 0; j < columns; j++)
-        vector[j] *= factor;
+    for (Py_ssize_t j = 0; j < vector->len / 4; j++)
+        ((float *)vector->buf)[j] *= (float)factor;
 }
 
 /* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow, and so much of it into
    the worker's vectors as the server has by now; returns the server's scale. */
-static double fold(double *state, double scale, double smallest, const struct update *to, const struct turn *turn)
+static double fold(const struct memory *memory, double scale, double smallest)
 {
-    Py_ssize_t columns = turn->columns_of_all;
+    double *state = memory->state.buf, *own = memory->own.buf;
     if (scale < smallest) {
-        multiply_all(to->vector, (float)scale, columns);
+        multiply_all(&memory->vector, scale);
         state[LOG_FOLDED] += log(scale);
         scale = 1;
     }
-    if (turn->own[OWN_LOG_FOLDED] != state[LOG_FOLDED]) {
-        double factor = exp(state[LOG_FOLDED] - turn->own[OWN_LOG_FOLDED]);
-        multiply_all(turn->mine, (float)factor, columns);
-        multiply_all(turn->base, (float)factor, columns);
-        turn->own[OWN_SCALE] /= factor;
-        turn->own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
+    if (own[OWN_LOG_FOLDED] != state[LOG_FOLDED]) {
+        double factor = exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
+        multiply_all(&memory->mine, factor);
+        multiply_all(&memory->base, factor);
+        own[OWN_SCALE] /= factor;
+        own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
     }
     return scale;
 }
 
 /* With the lock: merges the turn and leaves its record, if there is room for it. */
-static enum outcome exchange_locked(const struct memory *memory, const struct turn *turn, struct update *to, double *record,
-                                    double smallest_scale, double stale_turns)
+static enum outcome exchange_locked(const struct memory *memory, const struct rule *rule, const struct turn *turn)
 {
-    double *state = memory->state, *own = turn->own;
-    if (state[VERSION] - state[COUNTED] >= (double)memory->room)
+    double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf, *records = memory->records.buf;
+    int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
+    if (state[VERSION] - state[COUNTED] >= (double)room)
         return FULL;
     double decay = own[OWN_SCALE] / own[SCALE_SENT];
-    double scale = fold(state, state[SCALE] * decay, smallest_scale, to, turn);
+    double scale = fold(memory, state[SCALE] * decay, rule->smallest_scale);
     record[STALENESS] = state[VERSION] - own[HEARD_VERSION];
     state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
-    to->version = (float)state[VERSION], to->factor = (float)(1 / scale), to->shrinking = (float)(1 - decay);
-    to->turns = (float)(1 + stale_turns * record[STALENESS]), to->turn_size = turn->step;
-    Py_ssize_t heard = turn->columns == NULL ? exchange_all(turn, to, record) : exchange_some(turn, to, record);
-    record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], turn->count);
+    struct update to = {
+        .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
+        .version = (float)state[VERSION], .factor = (float)(1 / scale),
+        .turns = (float)(1 + rule->stale_turns * record[STALENESS]), .turn_size = (float)turn->size,
+        .shrinking = (float)(1 - decay),
+    };
+    float own_scale = (float)own[OWN_SCALE];
+    Py_ssize_t heard, places = turn->columns != NULL ? turn->count : memory->mine.len / 4;
+    if (turn->columns == NULL)
+        heard = exchange_all(memory, &to, own_scale, rule->threshold, record);
+    else
+        heard = exchange_some(memory, turn, &to, own_scale, rule->threshold, record);
+    record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], places);
     own[HEARD_VERSION] = state[VERSION], own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = scale;
-    memcpy(memory->records + (int64_t)state[VERSION] % memory->room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
-    record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, turn->count) : 4.0 * (double)heard; /* for the next */
+    memcpy(records + (int64_t)state[VERSION] % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
+    record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, places) : 4.0 * (double)heard; /* for the next */
     return DONE;
+}
+
+enum outcome exchange(const struct memory *memory, const struct rule *rule, const struct turn *turn)
+{
+    take(memory->lock.buf);
+    enum outcome outcome = exchange_locked(memory, rule, turn);
+    pthread_mutex_unlock(memory->lock.buf);
+    return outcome;
+}
+
+static int fit_together(const struct memory *memory)
+{
+    Py_ssize_t length = memory->mine.len, number = sizeof(double);
+    return is_lock(&memory->lock) && check(memory->state.len == STATE_LENGTH * number, "state")
+        && check(memory->own.len == OWN_LENGTH * number, "the worker's state")
+        && check(memory->record.len == RECORD_LENGTH * number, "record")
+        && check(memory->records.len >= RECORD_LENGTH * number, "records")
+        && check(memory->base.len == length && memory->vector.len == length && memory->times.len == length
+                     && memory->curvatures.len == length,
+                 "vectors");
+}
+
+int open_memory(PyObject *tuple, struct memory *m)
+{
+    return PyArg_ParseTuple(tuple, "w*w*w*w*w*w*w*w*w*y*", &m->lock, &m->state, &m->records, &m->record, &m->own, &m->mine,
+                            &m->base, &m->vector, &m->times, &m->curvatures)
+        && fit_together(m);
+}
+
+int open_rule(PyObject *tuple, struct rule *rule)
+{
+    return PyArg_ParseTuple(tuple, "fdd", &rule->threshold, &rule->smallest_scale, &rule->stale_turns);
+}
+
+void release_memory(struct memory *memory)
+{
+    release_all(&memory->lock, sizeof(struct memory) / sizeof(Py_buffer));
 }
 
 static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
 {
-    Py_buffer b[12];
-    struct update to;
+    struct memory memory = {0};
+    struct rule rule;
     struct turn turn;
-    double smallest_scale, stale_turns;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*w*w*w*w*w*w*y*z*z*ffdd", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &b[6], &b[7],
-                          &b[8], &b[9], &b[10], &b[11], &turn.threshold, &turn.step, &smallest_scale, &stale_turns))
+    Py_buffer columns, wanted;
+    PyObject *of_memory, *of_rule;
+    if (!PyArg_ParseTuple(arguments, "O!O!z*z*d", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
+                          &turn.size))
         return NULL;
-    struct memory memory = {b[0].buf, b[1].buf, b[2].buf, b[2].len / (RECORD_LENGTH * (Py_ssize_t)sizeof(double))};
-    turn.own = b[4].buf, turn.mine = b[5].buf, turn.base = b[6].buf;
-    to.vector = b[7].buf, to.times = b[8].buf, to.curvatures = b[9].buf;
-    turn.columns = b[10].buf, turn.wanted = b[11].buf;
-    turn.columns_of_all = b[5].len / 4, turn.wanted_count = b[11].len / 4;
-    turn.count = turn.columns != NULL ? b[10].len / 4 : turn.columns_of_all;
-    int right = check((b[10].buf == NULL) == (b[11].buf == NULL), "columns") && is_lock(&b[0])
-        && check(b[1].len >= (COUNTED + 1) * 8 && b[3].len == RECORD_LENGTH * 8 && b[4].len == OWN_LENGTH * 8, "state");
-    for (int i = 6; i < 10; i++)
-        right = right && check(b[i].len == b[5].len, "vectors");
-    enum outcome outcome = FULL;
-    if (right) {
-        take(memory.lock);
-        outcome = exchange_locked(&memory, &turn, &to, b[3].buf, smallest_scale, stale_turns);
-        pthread_mutex_unlock(memory.lock);
-    }
-    release_all(b, 12);
+    turn.columns = columns.buf, turn.count = columns.len / 4, turn.wanted = wanted.buf, turn.wanted_count = wanted.len / 4;
+    int right = open_memory(of_memory, &memory) && open_rule(of_rule, &rule)
+        && check((columns.buf == NULL) == (wanted.buf == NULL), "columns");
+    enum outcome outcome = right ? exchange(&memory, &rule, &turn) : FULL;
+    PyBuffer_Release(&columns);
+    PyBuffer_Release(&wanted);
+    release_memory(&memory);
     return right ? PyLong_FromLong(outcome) : NULL;
+}
+
+/* Does something to a lock, the only argument. */
+static PyObject *with_lock(PyObject *arguments, void (*act)(pthread_mutex_t *))
+{
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(arguments, "w*", &memory))
+        return NULL;
+    int right = is_lock(&memory);
+    if (right)
+        act(memory.buf);
+    PyBuffer_Release(&memory);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+static void make(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t shared;
+    pthread_mutexattr_init(&shared);
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(lock, &shared);
+    pthread_mutexattr_destroy(&shared);
+}
+
+static void give(pthread_mutex_t *lock)
+{
+    pthread_mutex_unlock(lock);
 }
 
 static PyObject *make_lock(PyObject *module, PyObject *arguments)
 {
-    Py_buffer memory;
-    if (!PyArg_ParseTuple(arguments, "w*", &memory))
-        return NULL;
-    int right = is_lock(&memory);
-    pthread_mutexattr_t shared;
-    if (right) {
-        pthread_mutexattr_init(&shared);
-        pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
-        right = check(pthread_mutex_init(memory.buf, &shared) == 0, "no lock to be had");
-        pthread_mutexattr_destroy(&shared);
-    }
-    PyBuffer_Release(&memory);
-    return right ? Py_NewRef(Py_None) : NULL;
+    return with_lock(arguments, make);
 }
 
 static PyObject *take_lock(PyObject *module, PyObject *arguments)
 {
-    Py_buffer memory;
-    if (!PyArg_ParseTuple(arguments, "w*", &memory))
-        return NULL;
-    int right = is_lock(&memory);
-    if (right)
-        take(memory.buf);
-    PyBuffer_Release(&memory);
-    return right ? Py_NewRef(Py_None) : NULL;
+    return with_lock(arguments, take);
 }
 
 static PyObject *give_lock(PyObject *module, PyObject *arguments)
 {
-    Py_buffer memory;
-    if (!PyArg_ParseTuple(arguments, "w*", &memory))
-        return NULL;
-    int right = is_lock(&memory);
-    if (right)
-        pthread_mutex_unlock(memory.buf);
-    PyBuffer_Release(&memory);
-    return right ? Py_NewRef(Py_None) : NULL;
+    return with_lock(arguments, give);
 }
 
 PyMethodDef hogwild_methods[] = { /* of the module in _kernel.c */

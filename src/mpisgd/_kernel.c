@@ -9,28 +9,6 @@
 
 #include "_kernel.h"
 
-enum loss { HINGE, SQUARED_HINGE, LOGISTIC };
-
-struct rows {
-    Py_buffer pointers, columns, values;
-    int wide;   /* pointers are int64 */
-    int narrow; /* columns are uint16 */
-    int64_t count;
-};
-
-/* Compiled twice, for each width of columns. */
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE int64_t column(const void *columns, int narrow, int64_t k)
-{
-    return narrow ? ((const uint16_t *)columns)[k] : ((const int32_t *)columns)[k];
-}
-
-static int64_t pointer(const struct rows *rows, int64_t i)
-{
-    return rows->wide ? ((const int64_t *)rows->pointers.buf)[i] : ((const int32_t *)rows->pointers.buf)[i];
-}
-
 /* x.w. Four sums, since each addition to one has to wait four cycles for the last. */
 INLINE float dot(const struct rows *rows, int narrow, int64_t k, int64_t stop, const float *weights)
 {
@@ -83,21 +61,21 @@ static void add_row(const struct rows *rows, int64_t i, float coefficient, float
     rows->narrow ? add(rows, 1, first, stop, coefficient, weights) : add(rows, 0, first, stop, coefficient, weights);
 }
 
-__attribute__((visibility("hidden"))) int check(int holds, const char *what)
+int check(int holds, const char *what)
 {
     if (!holds)
         PyErr_Format(PyExc_ValueError, "arrays do not fit: %s", what);
     return holds;
 }
 
-static void release(struct rows *rows)
+void release(struct rows *rows)
 {
     PyBuffer_Release(&rows->pointers);
     PyBuffer_Release(&rows->columns);
     PyBuffer_Release(&rows->values);
 }
 
-static int complete(struct rows *rows)
+int complete(struct rows *rows)
 {
     int64_t width = rows->wide ? 8 : 4;
     rows->count = rows->pointers.len / width - 1;
@@ -164,17 +142,9 @@ static float slowed_bias(float before, float now, double shrinking, double bias_
     return (float)(shrunk + bias_step * ((double)now - before));
 }
 
-struct learning {
-    float *weights;
-    double scale, step_size, regularization, bias_step;
-    int64_t bias; /* its place among the weights, or -1 */
-    enum loss loss;
-};
-
-/* One mini-batch, the rows start:stop. All margins come first, from the same weights; only rows with a slope are read
-   again. `margins` has room for the batch. */
-static void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
-                 float *margins, struct learning *to)
+/* All margins come first, from the same weights; only rows with a slope are read again. */
+void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
+          float *margins, struct learning *to)
 {
     float scale = (float)to->scale, moving = 0;
     for (int64_t i = start; i < stop; i++) {
@@ -260,7 +230,7 @@ static PyMethodDef methods[] = {
 static int add_other_methods(PyObject *module)
 {
     return PyModule_AddFunctions(module, vector_methods) || PyModule_AddFunctions(module, exchange_methods)
-                   || PyModule_AddFunctions(module, hogwild_methods)
+                   || PyModule_AddFunctions(module, hogwild_methods) || PyModule_AddFunctions(module, turn_methods)
                ? -1
                : 0;
 }

@@ -15,10 +15,52 @@
 #define WITH_WIDE_VECTORS
 #endif
 
+#pragma GCC visibility push(hidden) /* what the files share is no one else's */
+
 int check(int holds, const char *what); /* _kernel.c: raises ValueError unless it holds */
 extern PyMethodDef vector_methods[];    /* _vectors.c */
 extern PyMethodDef exchange_methods[];  /* _exchange.c */
 extern PyMethodDef hogwild_methods[];   /* _hogwild.c */
+extern PyMethodDef turn_methods[];      /* _turns.c */
+
+/* --- rows, _kernel.c */
+
+enum loss { HINGE, SQUARED_HINGE, LOGISTIC };
+
+struct rows {
+    Py_buffer pointers, columns, values;
+    int wide;   /* pointers are int64 */
+    int narrow; /* columns are uint16 */
+    int64_t count;
+};
+
+struct learning {
+    float *weights;
+    double scale, step_size, regularization, bias_step;
+    int64_t bias; /* its place among the weights, or -1 */
+    enum loss loss;
+};
+
+int complete(struct rows *rows); /* finds what follows from the buffers, raises ValueError if they do not fit */
+void release(struct rows *rows);
+/* Takes one mini-batch step on the rows start:stop; `margins` has room for the batch. */
+void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
+          float *margins, struct learning *to);
+
+/* What has it is compiled twice, for each width of columns. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE int64_t column(const void *columns, int narrow, int64_t k)
+{
+    return narrow ? ((const uint16_t *)columns)[k] : ((const int32_t *)columns)[k];
+}
+
+static inline int64_t pointer(const struct rows *rows, int64_t i)
+{
+    return rows->wide ? ((const int64_t *)rows->pointers.buf)[i] : ((const int32_t *)rows->pointers.buf)[i];
+}
+
+/* --- weights */
 
 static inline void release_all(Py_buffer *buffers, int count)
 {
@@ -54,3 +96,37 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
         + gain * change * to->factor;
     return gain;
 }
+
+/* --- exchanges in memory, _hogwild.c */
+
+/* The state, as hogwild_loops.STATE_LENGTH says; the record, turn_statistics.Record; the worker's own, OWN_LENGTH. */
+enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
+enum { WORKER, TURN_ROWS, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
+       MERGED_AT, RECORD_LENGTH };
+enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };
+enum outcome { DONE, FULL };
+
+struct memory { /* what a worker has of the memory, and its own weights; the buffers are in this order */
+    Py_buffer lock, state, records, record, own, mine, base, vector, times, curvatures;
+};
+
+struct rule { /* of an exchange */
+    float threshold;
+    double smallest_scale, stale_turns;
+};
+
+struct turn {
+    const int32_t *columns, *wanted; /* NULL: all */
+    Py_ssize_t count, wanted_count;
+    double size; /* step size x rows */
+};
+
+/* Tuples are taken apart one by one: buffers in nested ones are more than PyArg_ParseTuple has room for. What is opened
+   must be all zeros before and is released in any case; if something does not fit, an exception is raised. */
+int open_memory(PyObject *tuple, struct memory *memory);
+int open_rule(PyObject *tuple, struct rule *rule);
+void release_memory(struct memory *memory);
+/* Waits for the lock, and merges a turn as hogwild_loops.exchange says. */
+enum outcome exchange(const struct memory *memory, const struct rule *rule, const struct turn *turn);
+
+#pragma GCC visibility pop

@@ -109,7 +109,7 @@ class Config:
         "damped",
         "the workers' changes of a weight are averaged (mean, as the original did in sync mode), added up (sum), or"
         " added up and damped the more, the further a turn alone moves that weight (damped); async: added up (mean,"
-        " sum), or damped as in a round with twice as many turns as were merged meanwhile (damped)",
+        " sum), or damped as in a round of as many turns as were merged meanwhile, by messages twice as many (damped)",
     )
     averaging: bool = setting(
         True, "measure and save the weights' average over the run so far, later ones counting more, not the last ones"

@@ -1,15 +1,16 @@
-"""Exchanges in memory that several processes share, and the lock that keeps them apart.
+"""Exchanges in memory that several processes share, the lock that keeps them apart, and short turns with theirs.
 
-They are compiled (`_hogwild.c`, a part of the kernel); without it there is no lock, and workers exchange messages.
-All numbers but the weights are float64.
+They are compiled (`_hogwild.c` and `_turns.c`, parts of the kernel); without it there is no lock, and workers exchange
+messages. All numbers but the weights are float64.
 """
 
 from enum import IntEnum, unique
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float, _kernel
+from mpisgd.compiled_loops import Float, Index, _kernel
 from mpisgd.exchange_loops import Columns
 
 Lock = NDArray[np.int64]  # (8,), memory for one
@@ -30,6 +31,69 @@ class Outcome(IntEnum):
     FULL = 1  # there is no room for the record
 
 
+class Memory(NamedTuple):
+    """What the processes share, as a worker has it, and what is its own.
+
+    record   of its turn, as in `turn_statistics`, to be completed and left in `records`, (room, fields), at its version
+    vectors  float32 (column_count,)
+    """
+
+    lock: Lock
+    state: Numbers
+    records: Numbers
+    record: Numbers
+    own: Numbers
+    local: Float
+    base: Float
+    vector: Float
+    times_changed: Float
+    curvatures: Float
+
+
+class Rule(NamedTuple):
+    """How turns are merged, see `weights`."""
+
+    threshold: float
+    smallest_scale: float
+    stale_turns: float
+
+
+class Rows(NamedTuple):
+    """A shard's rows, as in `compiled_loops`."""
+
+    row_pointers: Index
+    columns: Index
+    values: Float
+    wide: bool
+
+
+class Batches(NamedTuple):
+    """Labels and squared norms of the rows, float32 (rows,), and room for the margins of a batch."""
+
+    labels: Float
+    squared_norms: Float
+    batch_size: int
+    margins: Float
+
+
+class Steps(NamedTuple):
+    """How a step is taken, as in `compiled_loops.minibatch_steps`."""
+
+    step_size: float
+    regularization: float
+    loss: int
+    bias_step: float
+    has_bias: bool
+
+
+class TurnKeys(NamedTuple):
+    """The keys of turn t of a pass: keys[ends[t] : ends[t + 1]], int32; ends are int64 (turns + 1,)."""
+
+    keys: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    turn_rows: int
+
+
 def make_lock(lock: Lock) -> None:
     """Make a lock in this memory, that nobody has."""
     _kernel.make_lock(lock)
@@ -45,40 +109,56 @@ def give_lock(lock: Lock) -> None:
     _kernel.give_lock(lock)
 
 
-def exchange(
-    lock: Lock,
-    state: Numbers,
-    records: Numbers,
-    record: Numbers,
-    own: Numbers,
-    local: Float,
-    base: Float,
-    vector: Float,
-    times_changed: Float,
-    curvatures: Float,
-    columns: Columns,
-    wanted: Columns,
-    *,
-    threshold: float,
-    turn_size: float,
-    smallest_scale: float,
-    stale_turns: float,
-) -> Outcome:
+def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: float) -> Outcome:
     """Do at once, with the lock, what the two ends of an exchange do by messages (`weights`).
 
     That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`. Unless the outcome is
     DONE, nothing is done.
 
     columns  of the turn, and `wanted` those whose weights are taken in; both None: all
-    record   of this turn, as in `turn_statistics`; completed and left in `records`, (room, fields), at its version
 
     Raises:
-        ValueError: vectors of lengths that do not fit.
+        ValueError: arrays of lengths that do not fit.
 
     """
-    return Outcome(
-        _kernel.exchange_in_memory(
-            lock, state, records, record, own, local, base, vector, times_changed, curvatures, columns, wanted,
-            threshold, turn_size, smallest_scale, stale_turns,
-        )
-    )  # fmt: skip
+    return Outcome(_kernel.exchange_in_memory(memory, rule, columns, wanted, turn_size))
+
+
+def turn_keys(rows: Rows, column_count: int, turn_rows: int) -> TurnKeys:
+    """Return the columns of each turn's rows, in order."""
+    elements = int(rows.row_pointers[-1] - rows.row_pointers[0])
+    keys, ends = np.empty(elements + 1, np.int32), np.empty(-(-(len(rows.row_pointers) - 1) // turn_rows) + 1, np.int64)
+    _kernel.turn_keys(*rows, turn_rows, np.zeros(column_count, np.uint8), keys, ends)
+    return TurnKeys(keys, ends, turn_rows)
+
+
+def take_turns(
+    rows: Rows,
+    batches: Batches,
+    steps: Steps,
+    keys: TurnKeys,
+    memory: Memory,
+    rule: Rule,
+    turns_done: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    number: int,
+    until_rows: float,
+) -> tuple[int, Outcome]:
+    """Take the turns of a pass from that number on, each with its exchange.
+
+    Ends with the pass; after a turn when all workers have processed `until_rows`, or the average is to take weights in,
+    or there is the word to stop; and before the exchange of a turn for whose record there is no room.
+
+    turns_done  of every worker, (workers,): this one's are counted
+    stop        (1,), not 0 when the run is over
+
+    Returns the number of the turn after the last one that was exchanged, and the outcome.
+
+    Raises:
+        ValueError: arrays of lengths that do not fit.
+
+    """
+    reached, outcome = _kernel.take_turns(
+        rows, batches, steps, keys, memory, rule, turns_done, stop, number, until_rows
+    )
+    return int(reached), Outcome(outcome)

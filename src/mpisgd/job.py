@@ -113,6 +113,11 @@ class Job:
         """Return how many passes over the learning rows `rows` processed rows are."""
         return rows / self.learning_rows
 
+    @property
+    def last_rows(self) -> float:
+        """The processed rows that are all the passes that were asked for; infinite if there is no such limit."""
+        return math.inf if self.config.passes is None else self.config.passes * self.learning_rows
+
     def is_done(self, rows: int) -> bool:
         """Tell whether `rows` processed rows are all the passes that were asked for."""
         return passes_are_done(self.config, self.passes(rows))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
+from mpisgd.hogwild_loops import Batches, Rows, Steps
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
 from mpisgd.scaling import scale
@@ -76,6 +78,14 @@ class ShardFeed:
         return self._ended or self._next is not None
 
 
+class RestOfPass(NamedTuple):
+    """The turns of a pass from that number on."""
+
+    number: int
+    rows: Rows
+    batches: Batches
+
+
 class Learner:
     """Takes turns over a shard in contiguous mini-batches, again and again."""
 
@@ -119,6 +129,29 @@ class Learner:
                 break
             waits = waits and between()
         return processed
+
+    def rest_of_pass(self) -> RestOfPass | None:
+        """Return what is left of the pass, if its turns have keys and the next one is not begun yet."""
+        if not self._by_keys or self._next_row % self._turn_rows:
+            return None
+        rows, batch_size = self._shard.rows, self._config.batch_size
+        wide = rows.row_pointers.itemsize == 8
+        return RestOfPass(
+            self.number,
+            Rows(rows.row_pointers, rows.columns, rows.values, wide),
+            Batches(self._shard.labels, self._squared_norms, batch_size, np.empty(batch_size, np.float32)),
+        )
+
+    def steps(self, step_size: float) -> Steps:
+        """Return how steps of this size are taken."""
+        of = self._objective
+        return Steps(step_size, of.regularization, of.loss.number, of.bias_step, of.has_bias)
+
+    def took_turns(self, turns: int) -> None:
+        """Go on after so many turns of the rest of the pass, which were taken elsewhere."""
+        self._next_row = min(self._next_row + turns * self._turn_rows, len(self._shard.rows))
+        if self._next_row == len(self._shard.rows):
+            self._end_pass()
 
     @property
     def number(self) -> int:

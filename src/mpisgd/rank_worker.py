@@ -24,7 +24,6 @@ from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
-from mpisgd.mailbox import Turn
 from mpisgd.messages import pack_columns
 from mpisgd.rounds import rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
@@ -157,15 +156,7 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
 
 
 def work_async(channel: Channel, beginning: Beginning, learner: Learner, memory: SharedMemory | None) -> None:
-    """Take turns at this worker's own pace.
-
-    In memory that all ranks share it merges its own updates. By messages, it computes the next turn while an update and
-    its reply travel, which it takes in between two steps, as soon as it is there: of all columns, the reply freshens
-    the rest of the turn; by keys, it is for the turn after. Where replies take much longer than turns do (see
-    `mailbox.Pace`), the worker waits for them instead.
-    """
-    job, exchange = beginning.job, exchange_for(channel, beginning, memory, learner.keys())
+    """Take turns at this worker's own pace, and exchange them in memory that all ranks share or by messages."""
+    exchange = exchange_for(channel, beginning, memory, learner.keys())
     while not exchange.stopped:
-        number, began = learner.number, channel.now()
-        rows = learner.turn(exchange.local, job.step_size(exchange.rows), exchange.look)
-        exchange.end_turn(Turn(rows, number, began, channel.now() - began))
+        exchange.take_turn(learner)

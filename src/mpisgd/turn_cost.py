@@ -18,7 +18,6 @@ from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import Copy, SharedWeights
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import Record
 
 EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
@@ -85,9 +84,9 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     if memory is None:
         message = np.zeros(4 * places, np.uint8)
         return _median_seconds(channel, lambda: channel.worker_echo(message))
-    shared, copy, record = SharedWeights(channel, beginning, memory), Copy(beginning.weights), Record.room(channel.rank)
+    shared, copy = SharedWeights(channel, beginning, memory), Copy(beginning.weights, channel.rank)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
-    return _median_seconds(channel, lambda: shared.exchange(copy, record, columns, columns, turn_size=0.0))
+    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, turn_size=0.0))
 
 
 def _median_seconds(channel: Channel, exchange: Callable[[], None]) -> float:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpisgd import hogwild_loops
+from mpisgd.hogwild_loops import Rows, TurnKeys
 from mpisgd.sparse_rows import SparseRows
 from mpisgd.updates import ALL_COLUMNS, Keys
 
@@ -20,6 +22,7 @@ class WorkerKeys:
         self._keys: list[Keys | None] = [None] * -(-len(rows) // turn_rows)
         self._told = [False] * len(self._keys)
         self._seen = np.zeros(rows.column_count, np.bool_)
+        self._all: TurnKeys | None = None
 
     def wanted_with(self, turn: int, *, overlaps: bool) -> int:
         """Return the number of the turn whose weights are to come with the reply to that turn's update.
@@ -30,10 +33,20 @@ class WorkerKeys:
 
     def of(self, turn: int) -> Keys:
         """Return the columns of a turn's rows, in order."""
+        if self._all is not None:
+            return self._all.keys[self._all.ends[turn] : self._all.ends[turn + 1]]
         keys = self._keys[turn]
         if keys is None:
             keys = self._keys[turn] = self._found(turn)
         return keys
+
+    def of_all_turns(self) -> TurnKeys:
+        """Return the columns of all turns, found at once by the kernel."""
+        if self._all is None:
+            rows = self._rows
+            of_rows = Rows(rows.row_pointers, rows.columns, rows.values, rows.row_pointers.itemsize == 8)
+            self._all = hogwild_loops.turn_keys(of_rows, rows.column_count, self._turn_rows)
+        return self._all
 
     def to_tell(self, turn: int) -> Keys | None:
         """Return a turn's keys by the server's names if it is to hear them now, for the only time; otherwise none."""

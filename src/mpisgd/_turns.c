@@ -1,0 +1,176 @@
+/* Turns by keys, several in one call: short turns take less time than Python does to see to one.
+
+   hogwild_loops.py is the only caller and says what each function does. */
+
+#include "_kernel.h"
+#include <time.h>
+
+/* By the clock of Python's time.perf_counter. */
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Writes the columns seen, in order, and forgets them; returns how many there were. */
+static int64_t write_seen(char *seen, Py_ssize_t columns, int32_t *keys)
+{
+    int64_t count = 0;
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        keys[count] = (int32_t)j; /* there is room: the caller has one place more than elements */
+        count += seen[j];
+        seen[j] = 0;
+    }
+    return count;
+}
+
+static PyObject *turn_keys(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    Py_buffer seen, keys, ends;
+    Py_ssize_t turn_rows;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*pnw*w*w*", &rows.pointers, &rows.columns, &rows.values, &rows.wide, &turn_rows,
+                          &seen, &keys, &ends))
+        return NULL;
+    int right = complete(&rows) && check(turn_rows >= 1 && ends.len / 8 == (rows.count + turn_rows - 1) / turn_rows + 1, "ends")
+        && check(keys.len / 4 > pointer(&rows, rows.count) - pointer(&rows, 0), "room for keys");
+    if (right) {
+        int64_t *end = ends.buf;
+        *end = 0;
+        for (int64_t start = 0; start < rows.count; start += turn_rows, end++) {
+            int64_t stop = start + turn_rows < rows.count ? start + turn_rows : rows.count;
+            for (int64_t k = pointer(&rows, start); k < pointer(&rows, stop); k++)
+                ((char *)seen.buf)[column(rows.columns.buf, rows.narrow, k)] = 1;
+            end[1] = end[0] + write_seen(seen.buf, seen.len, (int32_t *)keys.buf + end[0]);
+        }
+    }
+    release(&rows);
+    PyBuffer_Release(&seen);
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&ends);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
+struct pass { /* over a shard, turn by turn */
+    struct rows rows;
+    Py_buffer labels, squared_norms, margins, keys, ends;
+    Py_ssize_t batch_size, turn_rows;
+    struct learning learning;
+};
+
+static double turn_of_steps(struct pass *pass, Py_ssize_t number, double scale)
+{
+    int64_t start = number * pass->turn_rows, stop = start + pass->turn_rows;
+    stop = stop < pass->rows.count ? stop : pass->rows.count;
+    pass->learning.scale = scale;
+    for (; start < stop; start += pass->batch_size) {
+        int64_t end = start + pass->batch_size < stop ? start + pass->batch_size : stop;
+        step(&pass->rows, pass->labels.buf, pass->squared_norms.buf, start, end, pass->margins.buf, &pass->learning);
+    }
+    return (double)(stop - number * pass->turn_rows);
+}
+
+static void find_keys(const struct pass *pass, Py_ssize_t number, struct turn *turn)
+{
+    const int64_t *ends = pass->ends.buf;
+    Py_ssize_t turns = pass->ends.len / 8 - 1, next = (number + 1) % turns;
+    turn->columns = (const int32_t *)pass->keys.buf + ends[number], turn->count = ends[number + 1] - ends[number];
+    turn->wanted = (const int32_t *)pass->keys.buf + ends[next], turn->wanted_count = ends[next + 1] - ends[next];
+}
+
+/* Counts a turn of this worker; returns how many it is ahead of the slowest. */
+static double tick(const Py_buffer *clocks, Py_ssize_t worker)
+{
+    int64_t *turns = clocks->buf, slowest = ++turns[worker - 1];
+    for (Py_ssize_t other = 0; other < clocks->len / 8; other++)
+        slowest = turns[other] < slowest ? turns[other] : slowest;
+    return (double)(turns[worker - 1] - slowest);
+}
+
+static int open_rows(PyObject *tuple, struct rows *rows)
+{
+    return PyArg_ParseTuple(tuple, "y*y*y*p", &rows->pointers, &rows->columns, &rows->values, &rows->wide) && complete(rows);
+}
+
+static int open_batches(PyObject *tuple, struct pass *pass)
+{
+    return PyArg_ParseTuple(tuple, "y*y*nw*", &pass->labels, &pass->squared_norms, &pass->batch_size, &pass->margins)
+        && check(pass->labels.len == 4 * pass->rows.count, "labels")
+        && check(pass->squared_norms.len == 4 * pass->rows.count, "squared norms")
+        && check(pass->batch_size >= 1 && pass->margins.len >= 4 * pass->batch_size, "batch size");
+}
+
+static int open_steps(PyObject *tuple, const Py_buffer *weights, struct learning *to)
+{
+    int loss, has_bias;
+    if (!PyArg_ParseTuple(tuple, "ddidp", &to->step_size, &to->regularization, &loss, &to->bias_step, &has_bias))
+        return 0;
+    to->weights = weights->buf, to->loss = (enum loss)loss, to->bias = has_bias ? weights->len / 4 - 1 : -1;
+    return check(loss >= HINGE && loss <= LOGISTIC, "loss");
+}
+
+static int open_keys(PyObject *tuple, struct pass *pass)
+{
+    return PyArg_ParseTuple(tuple, "y*y*n", &pass->keys, &pass->ends, &pass->turn_rows)
+        && check(pass->turn_rows >= 1 && pass->ends.len / 8 == (pass->rows.count + pass->turn_rows - 1) / pass->turn_rows + 1,
+                 "ends");
+}
+
+/* One turn and its exchange. */
+static enum outcome take_turn(struct pass *pass, Py_ssize_t number, const struct memory *memory, const struct rule *rule,
+                              const Py_buffer *clocks)
+{
+    double *own = memory->own.buf, *record = memory->record.buf, began = seconds();
+    struct turn turn;
+    record[TURN_ROWS] = turn_of_steps(pass, number, own[OWN_SCALE]);
+    own[OWN_SCALE] = pass->learning.scale;
+    record[MERGED_AT] = seconds();
+    record[COMPUTING] = record[MERGED_AT] - began;
+    find_keys(pass, number, &turn);
+    turn.size = pass->learning.step_size * record[TURN_ROWS];
+    if (exchange(memory, rule, &turn) == FULL)
+        return FULL;
+    record[AHEAD] = tick(clocks, (Py_ssize_t)record[WORKER]); /* these two are for the next record */
+    record[ROUND_TRIP] = seconds() - record[MERGED_AT];
+    return DONE;
+}
+
+static PyObject *take_turns(PyObject *module, PyObject *arguments)
+{
+    PyObject *of[6];
+    struct pass pass = {0};
+    struct memory memory = {0};
+    struct rule rule;
+    Py_buffer clocks, stop;
+    Py_ssize_t number;
+    double until;
+    PyTypeObject *tuple = &PyTuple_Type;
+    if (!PyArg_ParseTuple(arguments, "O!O!O!O!O!O!w*y*nd", tuple, &of[0], tuple, &of[1], tuple, &of[2], tuple, &of[3], tuple,
+                          &of[4], tuple, &of[5], &clocks, &stop, &number, &until))
+        return NULL;
+    int right = open_rows(of[0], &pass.rows) && open_batches(of[1], &pass) && open_keys(of[3], &pass)
+        && open_memory(of[4], &memory) && open_steps(of[2], &memory.mine, &pass.learning) && open_rule(of[5], &rule)
+        && check(stop.len >= 8 && number >= 0, "the word to stop");
+    double *own = memory.own.buf, *record = memory.record.buf, *state = memory.state.buf;
+    right = right && check(record[WORKER] >= 1 && record[WORKER] <= (double)(clocks.len / 8), "worker");
+    enum outcome outcome = DONE;
+    int goes_on = right;
+    while (goes_on && number < pass.ends.len / 8 - 1) {
+        outcome = take_turn(&pass, number, &memory, &rule, &clocks);
+        number += outcome == DONE;
+        goes_on = outcome == DONE && own[HEARD_ROWS] < until && own[HEARD_ROWS] < state[NEXT_ROWS]
+            && *(volatile int64_t *)stop.buf == 0;
+    }
+    release(&pass.rows);
+    release_memory(&memory);
+    Py_buffer others[] = {pass.labels, pass.squared_norms, pass.margins, pass.keys, pass.ends, clocks, stop};
+    release_all(others, 7);
+    return right ? Py_BuildValue("ni", number, (int)outcome) : NULL;
+}
+
+PyMethodDef turn_methods[] = { /* of the module in _kernel.c */
+    {"turn_keys", turn_keys, METH_VARARGS, NULL},
+    {"take_turns", take_turns, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};

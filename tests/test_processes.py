@@ -111,17 +111,20 @@ from mpisgd.main import main
 from mpisgd.monitor import Monitor
 
 rank = os.environ.get("PMI_RANK") or os.environ["OMPI_COMM_WORLD_RANK"]
-kind, name = (Monitor, "check_limits") if rank == "0" else (Learner, "turn")
-method, calls = getattr(kind, name), []
+kind, names = (Monitor, ["check_limits"]) if rank == "0" else (Learner, ["turn", "steps"])
+calls = []
 
-def failing(*arguments, **options):
-    calls.append(1)
-    if len(calls) == 5:
-        raise ZeroDivisionError("on purpose")
-    return method(*arguments, **options)
+def failing(method):
+    def called(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 5:
+            raise ZeroDivisionError("on purpose")
+        return method(*arguments, **options)
+    return called
 
 if rank == sys.argv[1]:
-    setattr(kind, name, failing)
+    for name in names:
+        setattr(kind, name, failing(getattr(kind, name)))
 sys.exit(main(sys.argv[2:], os.environ))
 """
 

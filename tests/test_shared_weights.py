@@ -171,6 +171,19 @@ def test_the_scale_is_folded_when_it_gets_small_and_every_worker_follows() -> No
     assert both.server.snapshot()[1].scale >= SMALLEST_SCALE
 
 
+@pytest.mark.parametrize("by_keys", [True, False])
+def test_who_comes_back_when_others_have_shrunk_the_weights_to_nothing_spoils_none(by_keys: bool) -> None:
+    both, columns = Both(beginning(averaging=False, passes=None)), KEYS[4] if by_keys else None
+    both.learn(0, np.ones(COLUMNS, np.float32), 1.0)
+    for turn in range(24):
+        worker = 1 + turn % 2
+        both.learn(worker, np.full(COLUMNS, 0.5, np.float32), 1e-6)
+        both.exchange(worker, 1, columns, columns)
+    both.exchange(0, 1, columns, columns)
+    both.assert_alike(0)
+    assert np.isfinite(both.server.snapshot()[1].weights()).all()
+
+
 def test_what_a_worker_hears_of_is_what_changed_since() -> None:
     both = Both(beginning(averaging=False, passes=None))
     both.learn(0, np.array([1, 0, 1, 0, 0, 0], np.float32), 1.0)

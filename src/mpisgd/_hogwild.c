@@ -8,8 +8,17 @@
 
 #include "_kernel.h"
 #include <pthread.h>
+#include <time.h>
 
 enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
+enum { EXACT = 1 << 24 }; /* up to which a float counts how often a column changed: it counts no versions beyond, either */
+
+double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 static int is_lock(const Py_buffer *buffer)
 {
@@ -24,9 +33,10 @@ static void take(pthread_mutex_t *lock)
     pthread_mutex_lock(lock);
 }
 
-/* All columns at once. What is not sent stays ahead of the base. Returns how many weights were others than before. */
+/* All columns at once. What is not sent stays ahead of the base. Returns how many weights were others than before. `folded`
+   is what the worker's vectors are to be multiplied by, after its changes have been found: before, they could vanish. */
 WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, const struct update *to, float scale,
-                                                 float threshold, double *record)
+                                                 float threshold, float folded, double *record)
 {
     const struct update by = *to; /* so that no store changes it */
     float *mine = memory->mine.buf, *base = memory->base.buf, *weights = by.vector, *times = by.times, gains = 0;
@@ -42,19 +52,25 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, co
         changed += all != 0;
         sent += change != 0;
         gains += one * gain;
-        heard += weight != base[j];
+        heard += weight != base[j] * folded;
         times[j] += one;
         weights[j] = weight;
         base[j] = weight;
-        mine[j] = weight + (fabsf(all) <= threshold ? ahead : 0);
+        mine[j] = weight + (fabsf(all) <= threshold ? ahead : 0) * folded;
     }
     record[SENT] = sent, record[CHANGES] = changed, record[GAINS] = gains;
     return heard;
 }
 
+static void multiply_all(const Py_buffer *vector, double factor)
+{
+    for (Py_ssize_t j = 0; j < vector->len / 4; j++)
+        ((float *)vector->buf)[j] *= (float)factor;
+}
+
 /* The changes of the turn's columns, and the weights of those that are wanted; returns how many these are. */
 static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *turn, const struct update *to, float scale,
-                                float threshold, double *record)
+                                float threshold, float folded, double *record)
 {
     float *mine = memory->mine.buf, *base = memory->base.buf;
     double gains = 0;
@@ -68,6 +84,10 @@ static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *
             sent++;
             base[j] = mine[j];
         }
+    }
+    if (folded != 1) {
+        multiply_all(&memory->mine, folded);
+        multiply_all(&memory->base, folded);
     }
     for (Py_ssize_t p = 0; p < turn->wanted_count; p++) {
         Py_ssize_t j = turn->wanted[p];
@@ -85,30 +105,14 @@ static double message_bytes(Py_ssize_t changes, Py_ssize_t places)
     return (double)(8 * changes < 4 * places ? 8 * changes : 4 * places);
 }
 
-static void multiply_all(const Py_buffer *vector, double factor)
-{
-    for (Py_ssize_t j = 0; j < vector->len / 4; j++)
-        ((float *)vector->buf)[j] *= (float)factor;
-}
-
-/* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow, and so much of it into
-   the worker's vectors as the server has by now; returns the server's scale. */
+/* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow; returns the scale. */
 static double fold(const struct memory *memory, double scale, double smallest)
 {
-    double *state = memory->state.buf, *own = memory->own.buf;
-    if (scale < smallest) {
-        multiply_all(&memory->vector, scale);
-        state[LOG_FOLDED] += log(scale);
-        scale = 1;
-    }
-    if (own[OWN_LOG_FOLDED] != state[LOG_FOLDED]) {
-        double factor = exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
-        multiply_all(&memory->mine, factor);
-        multiply_all(&memory->base, factor);
-        own[OWN_SCALE] /= factor;
-        own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
-    }
-    return scale;
+    if (scale >= smallest)
+        return scale;
+    multiply_all(&memory->vector, scale);
+    ((double *)memory->state.buf)[LOG_FOLDED] += log(scale);
+    return 1;
 }
 
 /* With the lock: merges the turn and leaves its record, if there is room for it. */
@@ -124,18 +128,20 @@ static enum outcome exchange_locked(const struct memory *memory, const struct ru
     state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
     struct update to = {
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
-        .version = (float)state[VERSION], .factor = (float)(1 / scale),
+        .version = (float)fmin(state[VERSION], EXACT), .factor = (float)(1 / scale),
         .turns = (float)(1 + rule->stale_turns * record[STALENESS]), .turn_size = (float)turn->size,
         .shrinking = (float)(1 - decay),
     };
-    float own_scale = (float)own[OWN_SCALE];
+    float own_scale = (float)own[OWN_SCALE], folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
+    own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
     Py_ssize_t heard, places = turn->columns != NULL ? turn->count : memory->mine.len / 4;
     if (turn->columns == NULL)
-        heard = exchange_all(memory, &to, own_scale, rule->threshold, record);
+        heard = exchange_all(memory, &to, own_scale, rule->threshold, folded, record);
     else
-        heard = exchange_some(memory, turn, &to, own_scale, rule->threshold, record);
+        heard = exchange_some(memory, turn, &to, own_scale, rule->threshold, folded, record);
     record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], places);
     own[HEARD_VERSION] = state[VERSION], own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = scale;
+    record[MERGED_AT] = seconds();
     memcpy(records + (int64_t)state[VERSION] % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
     record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, places) : 4.0 * (double)heard; /* for the next */
     return DONE;
@@ -220,6 +226,16 @@ static void make(pthread_mutex_t *lock)
     pthread_mutexattr_destroy(&shared);
 }
 
+static PyObject *try_lock(PyObject *module, PyObject *arguments)
+{
+    Py_buffer memory;
+    if (!PyArg_ParseTuple(arguments, "w*", &memory))
+        return NULL;
+    int right = is_lock(&memory), taken = right && pthread_mutex_trylock(memory.buf) == 0;
+    PyBuffer_Release(&memory);
+    return right ? PyBool_FromLong(taken) : NULL;
+}
+
 static void give(pthread_mutex_t *lock)
 {
     pthread_mutex_unlock(lock);
@@ -244,6 +260,7 @@ PyMethodDef hogwild_methods[] = { /* of the module in _kernel.c */
     {"exchange_in_memory", exchange_in_memory, METH_VARARGS, NULL},
     {"make_lock", make_lock, METH_VARARGS, NULL},
     {"take_lock", take_lock, METH_VARARGS, NULL},
+    {"try_lock", try_lock, METH_VARARGS, NULL},
     {"give_lock", give_lock, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

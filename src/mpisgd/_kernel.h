@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Before a function with a vectorised loop: where the compiler and the C library can choose at run time, it has a second
-   version for processors with wider vectors, which computes the same bits. */
+   version for processors with wider vectors, which computes the same bits but for sums of floats. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define WITH_WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
 #else
@@ -126,6 +126,7 @@ struct turn {
 int open_memory(PyObject *tuple, struct memory *memory);
 int open_rule(PyObject *tuple, struct rule *rule);
 void release_memory(struct memory *memory);
+double seconds(void); /* by the clock of Python's time.perf_counter */
 /* Waits for the lock, and merges a turn as hogwild_loops.exchange says. */
 enum outcome exchange(const struct memory *memory, const struct rule *rule, const struct turn *turn);
 

@@ -1,6 +1,7 @@
-"""What `_kernel.c`, from `subtract` on `_vectors.c`, and from `pack_changes` on `_exchange.c` offer.
+"""What the files of the kernel offer: `_kernel.c`, from `subtract` on `_vectors.c`, from `pack_changes` on `_exchange.c`.
 
-`compiled_loops`, `vector_loops` and `exchange_loops` say what it is.
+From `make_lock` on `_hogwild.c`, from `turn_keys` on `_turns.c`. `compiled_loops`, `vector_loops`, `exchange_loops` and
+`hogwild_loops` say what it is.
 
 `wide`: the row pointers are int64, not int32.
 """
@@ -65,3 +66,32 @@ def add_update(
     /,
 ) -> tuple[int, float]: ...
 def take_in(columns: Buffer | None, content: Buffer, base: Buffer, local: Buffer, /) -> None: ...
+def make_lock(lock: Buffer, /) -> None: ...
+def take_lock(lock: Buffer, /) -> None: ...
+def try_lock(lock: Buffer, /) -> bool: ...
+def give_lock(lock: Buffer, /) -> None: ...
+def exchange_in_memory(
+    memory: tuple[Buffer, ...],
+    rule: tuple[float, float, float],
+    columns: Buffer | None,
+    wanted: Buffer | None,
+    turn_size: float,
+    /,
+) -> int: ...
+def turn_keys(
+    row_pointers: Buffer, columns: Buffer, values: Buffer, wide: bool, turn_rows: int, seen: Buffer, keys: Buffer,
+    ends: Buffer, /,
+) -> None: ...  # fmt: skip
+def take_turns(
+    rows: tuple[Buffer, Buffer, Buffer, bool],
+    batches: tuple[Buffer, Buffer, int, Buffer],
+    steps: tuple[float, float, int, float, bool],
+    keys: tuple[Buffer, Buffer, int],
+    memory: tuple[Buffer, ...],
+    rule: tuple[float, float, float],
+    turns_done: Buffer,
+    stop: Buffer,
+    number: int,
+    until_rows: float,
+    /,
+) -> tuple[int, int]: ...

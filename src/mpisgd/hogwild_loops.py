@@ -104,6 +104,11 @@ def take_lock(lock: Lock) -> None:
     _kernel.take_lock(lock)
 
 
+def try_lock(lock: Lock) -> bool:
+    """Take the lock if nobody has it; tell whether it was taken."""
+    return bool(_kernel.try_lock(lock))
+
+
 def give_lock(lock: Lock) -> None:
     """Give up a lock that was taken."""
     _kernel.give_lock(lock)

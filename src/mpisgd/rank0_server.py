@@ -1,4 +1,4 @@
-"""The server: rank 0 measures the weights, and in async mode by messages owns them.
+"""The server: rank 0 measures the weights, decides and lets the workers know.
 
 sync    the workers merge among themselves; measure what their leader reports
 async   in memory (`memory_server`) or by messages (`message_server`)

@@ -18,7 +18,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns
-from mpisgd.hogwild_loops import OWN_LENGTH, STATE_LENGTH, Memory, Outcome, Rule, Steps, TurnKeys
+from mpisgd.hogwild_loops import OWN_LENGTH, STATE_LENGTH, Memory, Numbers, Outcome, Rule, Steps, TurnKeys
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
@@ -77,8 +77,6 @@ class Copy:
         factor = math.exp(log_folded - self.own[4])
         self.local.vector *= np.float32(factor)
         self.base *= np.float32(factor)
-        self.local.scale /= factor
-        self.own[3] /= factor
         self.own[4] = log_folded
 
 
@@ -89,6 +87,7 @@ class SharedWeights:
         """Begin with the beginning's weights. Collective."""
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
+        self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[LOCK], words[STOP, :1]
         self._rule = Rule(beginning.job.config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS)
         damped = beginning.job.config.merge == "damped"
@@ -96,7 +95,8 @@ class SharedWeights:
         self._average = made_for(beginning.job, average)
         if channel.rank == SERVER:
             self._vector[:] = beginning.weights
-            self._times_changed[:], words[:], self._turns[:] = 0, 0, 0
+            for array in (self._times_changed, average, words, self._turns):
+                array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0, 0, 1, 0, *self._average.state, 0
         memory.meet()
@@ -128,7 +128,9 @@ class SharedWeights:
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),
         )  # fmt: skip
-        self._after_exchange(copy)
+        copy.local.scale = float(copy.own[2])
+        if reached[0] > rest.number:
+            self._after_exchange(copy)
         return reached
 
     def _memory_of(self, copy: Copy) -> Memory:
@@ -169,17 +171,20 @@ class SharedWeights:
 
     def snapshot(self) -> tuple[list[Record], ScaledVector]:
         """Return the records not counted yet, and a copy of what the run is measured by after just these turns."""
-        return self._with_lock(lambda: (self._uncounted(), self._measured()))
+        records, weights = self._with_lock(lambda: (self._uncounted(), self._measured()))
+        return [Record.of(row) for row in records.tolist()], weights
 
     def count(self) -> list[Record]:
         """Return the records not counted yet."""
-        return self._with_lock(self._uncounted)
+        return [Record.of(row) for row in self._with_lock(self._uncounted).tolist()]
 
-    def _uncounted(self) -> list[Record]:
+    def _uncounted(self) -> Numbers:
+        """Return a copy of the records not counted yet, (turns, fields), and count them."""
         counted, version = self._state[[COUNTED, VERSION]].astype(int).tolist()
         self._state[COUNTED] = version
         places = np.arange(counted + 1, version + 1) % len(self._records)
-        return [Record.of(row) for row in self._records[places].tolist()]
+        copy: Numbers = self._records[places]
+        return copy
 
     # --- all
 
@@ -197,7 +202,10 @@ class SharedWeights:
         self._memory.free()
 
     def _with_lock(self, do: Callable[[], T]) -> T:
-        hogwild_loops.take_lock(self._lock)
+        if self._polls:
+            poll(lambda: hogwild_loops.try_lock(self._lock), None, Backoff(YIELDS_FOR_MESSAGE))
+        else:
+            hogwild_loops.take_lock(self._lock)
         try:
             return do()
         finally:

@@ -72,7 +72,6 @@ class InMemory:
         if self._keys is not None:
             columns = self._keys.of(number)
             wanted = self._keys.of(self._keys.wanted_with(number, overlaps=False))
-        copy.note(merged_at=began)
         self._shared.exchange(copy, columns, wanted, turn_size)
         waited = 0.0
         if self._bounded:

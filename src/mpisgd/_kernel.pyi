@@ -1,4 +1,4 @@
-"""What the files of the kernel offer: `_kernel.c`, from `subtract` on `_vectors.c`, from `pack_changes` on `_exchange.c`.
+"""What the kernel offers: first `_kernel.c`, from `subtract` on `_vectors.c`, from `pack_changes` on `_exchange.c`.
 
 From `make_lock` on `_hogwild.c`, from `turn_keys` on `_turns.c`. `compiled_loops`, `vector_loops`, `exchange_loops` and
 `hogwild_loops` say what it is.

@@ -99,7 +99,7 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
 
 /* --- exchanges in memory, _hogwild.c */
 
-/* The state, as hogwild_loops.STATE_LENGTH says; the record, turn_statistics.Record; the worker's own, OWN_LENGTH. */
+/* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
 enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
 enum { WORKER, TURN_ROWS, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
        MERGED_AT, RECORD_LENGTH };

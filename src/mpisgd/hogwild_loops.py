@@ -16,11 +16,29 @@ from mpisgd.exchange_loops import Columns
 Lock = NDArray[np.int64]  # (8,), memory for one
 Numbers = NDArray[np.float64]
 
-# What the processes share beside the vectors: version, rows, scale, log folded; rows at which the average takes weights
-# in next, how many it has taken; the last version that the server has counted.
-STATE_LENGTH = 7
-# What a worker has: the version heard, its rows; its scale, that at the last exchange; log folded.
-OWN_LENGTH = 5
+
+@unique
+class State(IntEnum):
+    """The places of what the processes share beside the vectors."""
+
+    VERSION = 0
+    ROWS = 1  # processed, in the turns merged
+    SCALE = 2
+    LOG_FOLDED = 3
+    NEXT_ROWS = 4  # after which the average takes the weights in
+    TAKEN = 5  # how many it has taken in
+    COUNTED = 6  # the last version that the server has counted
+
+
+@unique
+class Own(IntEnum):
+    """The places of what a worker has beside its vectors."""
+
+    VERSION = 0  # at its last exchange, and so on
+    ROWS = 1
+    SCALE = 2  # now
+    SCALE_SENT = 3
+    LOG_FOLDED = 4
 
 
 @unique

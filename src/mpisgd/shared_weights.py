@@ -18,7 +18,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns
-from mpisgd.hogwild_loops import OWN_LENGTH, STATE_LENGTH, Memory, Numbers, Outcome, Rule, Steps, TurnKeys
+from mpisgd.hogwild_loops import Memory, Numbers, Outcome, Own, Rule, State, Steps, TurnKeys
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
@@ -37,7 +37,7 @@ FIELDS = {name: place for place, name in enumerate(Record._fields)}
 STALE_TURNS = 1
 PARTS_OF_A_PASS = 64  # for each of which short turns keep their step size
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
-VERSION, ROWS, SCALE, LOG_FOLDED, AVERAGE, COUNTED = 0, 1, 2, 3, slice(4, 6), 6
+AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
 
 class Copy:
@@ -45,39 +45,44 @@ class Copy:
 
     local  what it learns with
     base   the vector as it was at the last exchange, but for what was not sent then, float32 (column_count,)
-    own    see `hogwild_loops.OWN_LENGTH`
+    own    see `hogwild_loops.Own`
     record of the turn that comes next, see `turn_statistics.Record`
     """
 
     def __init__(self, initial: Float, worker: int) -> None:
         self.local = ScaledVector(initial.copy())
         self.base = initial.copy()
-        self.own = np.array([0, 0, 1, 1, 0], np.float64)
-        assert len(self.own) == OWN_LENGTH  # noqa: S101 - the kernel's
+        self.own = np.zeros(len(Own))
+        self.own[Own.SCALE_SENT] = 1
+        self.worker = worker
         self.record = Record.room(worker)
         self.note(ahead=-1)
 
     @property
     def version(self) -> int:
         """The version that it had at the last exchange."""
-        return int(self.own[0])
+        return int(self.own[Own.VERSION])
 
     @property
     def rows(self) -> int:
         """The rows that all workers had processed then."""
-        return int(self.own[1])
+        return int(self.own[Own.ROWS])
 
     def note(self, **facts: float) -> None:
         """Write these fields of the record."""
         for name, number in facts.items():
             self.record[FIELDS[name]] = number
 
+    def noted(self, name: str) -> float:
+        """Return a field of the record."""
+        return float(self.record[FIELDS[name]])
+
     def fold(self, log_folded: float) -> None:
         """Fold so much of the scale into the vectors as the server has, as the log of all."""
-        factor = math.exp(log_folded - self.own[4])
+        factor = math.exp(log_folded - self.own[Own.LOG_FOLDED])
         self.local.vector *= np.float32(factor)
         self.base *= np.float32(factor)
-        self.own[4] = log_folded
+        self.own[Own.LOG_FOLDED] = log_folded
 
 
 class SharedWeights:
@@ -98,7 +103,8 @@ class SharedWeights:
             for array in (self._times_changed, average, words, self._turns):
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
-            self._state[:] = 0, 0, 1, 0, *self._average.state, 0
+            self._state[:] = 0
+            self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
         memory.meet()
 
     # --- the workers
@@ -109,7 +115,7 @@ class SharedWeights:
         `columns` are those of the turn, `wanted` those of the next one, both None: all. `turn_size` is as
         `weights.ServerWeights.add` takes it.
         """
-        copy.own[2] = copy.local.scale
+        copy.own[Own.SCALE] = copy.local.scale
         memory = self._memory_of(copy)
 
         def is_done() -> bool:
@@ -117,18 +123,18 @@ class SharedWeights:
 
         if not is_done():
             poll(is_done, None, Backoff(0))  # the server looks every few milliseconds
-        self._turns[int(copy.record[0]) - 1] += 1
+        self._turns[copy.worker - 1] += 1
         self._after_exchange(copy)
 
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
-        copy.own[2] = copy.local.scale
+        copy.own[Own.SCALE] = copy.local.scale
         most = copy.rows + self._job.learning_rows / PARTS_OF_A_PASS
         reached = hogwild_loops.take_turns(
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),
         )  # fmt: skip
-        copy.local.scale = float(copy.own[2])
+        copy.local.scale = float(copy.own[Own.SCALE])
         if reached[0] > rest.number:
             self._after_exchange(copy)
         return reached
@@ -140,8 +146,8 @@ class SharedWeights:
         )  # fmt: skip
 
     def _after_exchange(self, copy: Copy) -> None:
-        copy.local.scale = float(copy.own[2])
-        if copy.rows >= self._state[AVERAGE][0]:
+        copy.local.scale = float(copy.own[Own.SCALE])
+        if copy.rows >= self._state[State.NEXT_ROWS]:
             self._with_lock(self._take_average)
         if self._job.is_done(copy.rows):
             self.stop()
@@ -153,19 +159,19 @@ class SharedWeights:
 
     def catch_up(self, copy: Copy, wanted: Columns) -> None:
         """Wait until a worker is no further ahead than it may be, or is to stop; let it have the weights then."""
-        bound, worker = self._job.config.max_staleness, int(copy.record[0])
+        bound, worker = self._job.config.max_staleness, copy.worker
         poll(lambda: self.stopped or bound is None or self.ahead(worker) <= bound, None, Backoff(YIELDS_FOR_MESSAGE))
         self._with_lock(lambda: self._let_have(copy, wanted))
 
     def _let_have(self, copy: Copy, wanted: Columns) -> None:
         state, where = self._state, slice(None) if wanted is None else wanted
-        if copy.own[4] != state[LOG_FOLDED]:
-            copy.fold(state[LOG_FOLDED])
+        if copy.own[Own.LOG_FOLDED] != state[State.LOG_FOLDED]:
+            copy.fold(state[State.LOG_FOLDED])
         unsent = copy.local.vector[where] - copy.base[where]
         copy.base[where] = self._vector[where]
         copy.local.vector[where] = copy.base[where] + unsent
-        copy.local.scale = float(state[SCALE])
-        copy.own[:4] = *state[: ROWS + 1], state[SCALE], state[SCALE]
+        copy.own[Own.VERSION], copy.own[Own.ROWS] = state[State.VERSION], state[State.ROWS]
+        copy.local.scale = copy.own[Own.SCALE_SENT] = float(state[State.SCALE])
 
     # --- the server
 
@@ -180,8 +186,8 @@ class SharedWeights:
 
     def _uncounted(self) -> Numbers:
         """Return a copy of the records not counted yet, (turns, fields), and count them."""
-        counted, version = self._state[[COUNTED, VERSION]].astype(int).tolist()
-        self._state[COUNTED] = version
+        counted, version = self._state[[State.COUNTED, State.VERSION]].astype(int).tolist()
+        self._state[State.COUNTED] = version
         places = np.arange(counted + 1, version + 1) % len(self._records)
         copy: Numbers = self._records[places]
         return copy
@@ -213,7 +219,7 @@ class SharedWeights:
 
     def _take_average(self) -> None:
         self._average.state = self._average_state()
-        self._average.look(self._current(), int(self._state[ROWS]))
+        self._average.look(self._current(), int(self._state[State.ROWS]))
         self._state[AVERAGE] = self._average.state
 
     def _measured(self) -> ScaledVector:
@@ -225,7 +231,7 @@ class SharedWeights:
         return next_rows, int(taken)
 
     def _current(self) -> ScaledVector:
-        return ScaledVector(self._vector, float(self._state[SCALE]))
+        return ScaledVector(self._vector, float(self._state[State.SCALE]))
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
@@ -236,7 +242,7 @@ def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
         (columns, float32),
         (columns, float32),
         (columns, float32),
-        ((STATE_LENGTH,), float64),
+        ((len(State),), float64),
         ((records, len(Record._fields)), float64),
         ((WORDS, CACHE_LINE // 8), np.dtype(np.int64)),
         ((job.workers,), np.dtype(np.int64)),

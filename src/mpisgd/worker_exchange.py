@@ -59,7 +59,7 @@ class InMemory:
         steps = learner.steps(step_size)
         reached, outcome = self._shared.take_turns(self._copy, rest, steps, self._keys.of_all_turns())
         if outcome is not Outcome.DONE:  # there is a turn that is not exchanged yet
-            self._exchange(reached, step_size * self._copy.record[1])
+            self._exchange(reached, step_size * self._copy.noted("rows"))
             reached += 1
         learner.took_turns(reached - rest.number)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128

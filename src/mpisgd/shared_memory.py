@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,12 +113,13 @@ def _arrays(memory: NDArray[np.uint8], shapes: Sequence[Shape]) -> list[NDArray[
 
 
 def _has_room(size: int) -> bool:
-    """Tell whether there is twice as much memory to share as wanted.
+    """Tell whether there is twice as much memory to share as wanted, and this process may make files as large.
 
     To ask for more than there is may end in an exception, in a rank that waits for ever or in a fault at the first use.
     """
+    largest_file, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        return shutil.disk_usage(PLACE).free >= 2 * size
+        return shutil.disk_usage(PLACE).free >= 2 * size and not 0 <= largest_file < 2 * size
     except OSError:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,11 @@ def no_room_for_one(patch: pytest.MonkeyPatch, rank: int) -> None:
     patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
 
+def no_large_files(patch: pytest.MonkeyPatch, rank: int) -> None:
+    largest = 7 * LENGTH if rank > 1 else resource.RLIM_INFINITY
+    patch.setattr(resource, "getrlimit", lambda _: (largest, resource.RLIM_INFINITY))
+
+
 def no_such_place(patch: pytest.MonkeyPatch, rank: int) -> None:
     patch.setattr(shared_memory, "PLACE", "/no/such/place")
 
@@ -76,7 +82,7 @@ def refused(patch: pytest.MonkeyPatch, rank: int) -> None:
 
 
 @two_workers
-@pytest.mark.parametrize("reason", [too_large, no_room_for_one, no_such_place, refused])
+@pytest.mark.parametrize("reason", [too_large, no_room_for_one, no_large_files, no_such_place, refused])
 def test_where_memory_is_not_to_be_had_nobody_has_any(
     channel: Channel, monkeypatch: pytest.MonkeyPatch, reason: Any
 ) -> None:

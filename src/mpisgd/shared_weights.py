@@ -35,7 +35,7 @@ FIELDS = {name: place for place, name in enumerate(Record._fields)}
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
-PARTS_OF_A_PASS = 64  # for each of which short turns keep their step size
+PARTS_OF_A_SHARD = 64  # for each of which short turns are one call, with one step size
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
 AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
@@ -129,7 +129,7 @@ class SharedWeights:
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
         copy.own[Own.SCALE] = copy.local.scale
-        most = copy.rows + self._job.learning_rows / PARTS_OF_A_PASS
+        most = copy.rows + self._job.learning_rows / self._job.workers / PARTS_OF_A_SHARD
         reached = hogwild_loops.take_turns(
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),

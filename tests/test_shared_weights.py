@@ -28,7 +28,6 @@ from mpisgd.learner import Learner, ShardFeed
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.shared_weights import FIELDS, STALE_TURNS, Copy, SharedWeights, memory_for
-from mpisgd.turn_keys import WorkerKeys
 from mpisgd.turn_statistics import Record
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
 from mpisgd.waiting import Backoff
@@ -370,12 +369,3 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     assert found[3] == expected[3]
     assert [turn.rows for turn in found[3]] == 2 * [4, 4, 4, 4, 4, 3]
     assert [turn.ahead for turn in found[3]] == [-1, *range(1, TURNS)]
-
-
-@given(st.lists(st.lists(st.integers(0, 9), unique=True, max_size=4), min_size=1, max_size=12), st.integers(1, 5))
-def test_the_keys_of_all_turns_are_those_of_each(columns: list[list[int]], turn_rows: int) -> None:
-    rows = rows_from([[(column, 1.0) for column in sorted(some)] for some in columns], 10)
-    one_by_one, at_once = WorkerKeys(rows, turn_rows), WorkerKeys(rows, turn_rows)
-    at_once.of_all_turns()
-    for turn in range(-(-len(columns) // turn_rows)):
-        np.testing.assert_array_equal(at_once.of(turn), one_by_one.of(turn))

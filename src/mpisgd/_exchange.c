@@ -153,10 +153,57 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
+/* Writes the columns seen, in order, and forgets them; returns how many there were. */
+static int64_t write_seen(char *seen, Py_ssize_t columns, int32_t *keys)
+{
+    int64_t count = 0;
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        uint64_t eight = 1;
+        if (j + 8 <= columns)
+            memcpy(&eight, seen + j, 8);
+        if (eight == 0) { /* most are not there */
+            j += 7;
+            continue;
+        }
+        keys[count] = (int32_t)j; /* there is room: the caller has one place more than elements */
+        count += seen[j];
+        seen[j] = 0;
+    }
+    return count;
+}
+
+static PyObject *turn_keys(PyObject *module, PyObject *arguments)
+{
+    struct rows rows = {0};
+    PyObject *of_rows;
+    Py_buffer seen, keys, ends;
+    Py_ssize_t turn_rows;
+    if (!PyArg_ParseTuple(arguments, "O!nw*w*w*", &PyTuple_Type, &of_rows, &turn_rows, &seen, &keys, &ends))
+        return NULL;
+    int right = open_rows(of_rows, &rows) && fit_turns(&rows, turn_rows, &ends)
+        && check(keys.len / 4 > pointer(&rows, rows.count) - pointer(&rows, 0), "room for keys");
+    if (right) {
+        int64_t *end = ends.buf;
+        *end = 0;
+        for (int64_t start = 0; start < rows.count; start += turn_rows, end++) {
+            int64_t stop = pointer(&rows, lesser(start + turn_rows, rows.count));
+            for (int64_t k = pointer(&rows, start); k < stop; k++)
+                ((char *)seen.buf)[column(rows.columns.buf, rows.narrow, k)] = 1;
+            end[1] = end[0] + write_seen(seen.buf, seen.len, (int32_t *)keys.buf + end[0]);
+        }
+    }
+    release(&rows);
+    PyBuffer_Release(&seen);
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&ends);
+    return right ? Py_NewRef(Py_None) : NULL;
+}
+
 PyMethodDef exchange_methods[] = { /* of the module in _kernel.c */
     {"pack_changes", pack_changes, METH_VARARGS, NULL},
     {"pick_since", pick_since, METH_VARARGS, NULL},
     {"add_update", add_update, METH_VARARGS, NULL},
     {"take_in", take_in, METH_VARARGS, NULL},
+    {"turn_keys", turn_keys, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

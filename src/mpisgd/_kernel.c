@@ -85,6 +85,11 @@ int complete(struct rows *rows)
         && check(pointer(rows, 0) >= 0 && pointer(rows, rows->count) <= rows->values.len / 4, "pointers past the end");
 }
 
+int open_rows(PyObject *tuple, struct rows *rows)
+{
+    return PyArg_ParseTuple(tuple, "y*y*y*p", &rows->pointers, &rows->columns, &rows->values, &rows->wide) && complete(rows);
+}
+
 static PyObject *multiply(PyObject *module, PyObject *arguments)
 {
     struct rows rows;

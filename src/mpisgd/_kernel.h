@@ -42,6 +42,7 @@ struct learning {
 };
 
 int complete(struct rows *rows); /* finds what follows from the buffers, raises ValueError if they do not fit */
+int open_rows(PyObject *tuple, struct rows *rows); /* hogwild_loops.Rows, see "Tuples" below */
 void release(struct rows *rows);
 /* Takes one mini-batch step on the rows start:stop; `margins` has room for the batch. */
 void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,
@@ -55,9 +56,20 @@ INLINE int64_t column(const void *columns, int narrow, int64_t k)
     return narrow ? ((const uint16_t *)columns)[k] : ((const int32_t *)columns)[k];
 }
 
+static inline int64_t lesser(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static inline int64_t pointer(const struct rows *rows, int64_t i)
 {
     return rows->wide ? ((const int64_t *)rows->pointers.buf)[i] : ((const int32_t *)rows->pointers.buf)[i];
+}
+
+/* Where the keys of each turn end, int64: one number more than turns. */
+static inline int fit_turns(const struct rows *rows, Py_ssize_t turn_rows, const Py_buffer *ends)
+{
+    return check(turn_rows >= 1 && ends->len / 8 == (rows->count + turn_rows - 1) / turn_rows + 1, "ends");
 }
 
 /* --- weights */

@@ -1,7 +1,7 @@
 """What the kernel offers: first `_kernel.c`, from `subtract` on `_vectors.c`, from `pack_changes` on `_exchange.c`.
 
-From `make_lock` on `_hogwild.c`, from `turn_keys` on `_turns.c`. `compiled_loops`, `vector_loops`, `exchange_loops` and
-`hogwild_loops` say what it is.
+From `make_lock` on `_hogwild.c`, from `take_turns` on `_turns.c`. `compiled_loops`, `vector_loops`, `exchange_loops`
+and `hogwild_loops` say what it is.
 
 `wide`: the row pointers are int64, not int32.
 """
@@ -66,6 +66,9 @@ def add_update(
     /,
 ) -> tuple[int, float]: ...
 def take_in(columns: Buffer | None, content: Buffer, base: Buffer, local: Buffer, /) -> None: ...
+def turn_keys(
+    rows: tuple[Buffer, Buffer, Buffer, bool], turn_rows: int, seen: Buffer, keys: Buffer, ends: Buffer, /
+) -> None: ...
 def make_lock(lock: Buffer, /) -> None: ...
 def take_lock(lock: Buffer, /) -> None: ...
 def try_lock(lock: Buffer, /) -> bool: ...
@@ -78,10 +81,6 @@ def exchange_in_memory(
     turn_size: float,
     /,
 ) -> int: ...
-def turn_keys(
-    row_pointers: Buffer, columns: Buffer, values: Buffer, wide: bool, turn_rows: int, seen: Buffer, keys: Buffer,
-    ends: Buffer, /,
-) -> None: ...  # fmt: skip
 def take_turns(
     rows: tuple[Buffer, Buffer, Buffer, bool],
     batches: tuple[Buffer, Buffer, int, Buffer],

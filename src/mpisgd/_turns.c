@@ -4,52 +4,6 @@
 
 #include "_kernel.h"
 
-/* Writes the columns seen, in order, and forgets them; returns how many there were. */
-static int64_t write_seen(char *seen, Py_ssize_t columns, int32_t *keys)
-{
-    int64_t count = 0;
-    for (Py_ssize_t j = 0; j < columns; j++) {
-        uint64_t eight = 1;
-        if (j + 8 <= columns)
-            memcpy(&eight, seen + j, 8);
-        if (eight == 0) { /* most are not there */
-            j += 7;
-            continue;
-        }
-        keys[count] = (int32_t)j; /* there is room: the caller has one place more than elements */
-        count += seen[j];
-        seen[j] = 0;
-    }
-    return count;
-}
-
-static PyObject *turn_keys(PyObject *module, PyObject *arguments)
-{
-    struct rows rows;
-    Py_buffer seen, keys, ends;
-    Py_ssize_t turn_rows;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*pnw*w*w*", &rows.pointers, &rows.columns, &rows.values, &rows.wide, &turn_rows,
-                          &seen, &keys, &ends))
-        return NULL;
-    int right = complete(&rows) && check(turn_rows >= 1 && ends.len / 8 == (rows.count + turn_rows - 1) / turn_rows + 1, "ends")
-        && check(keys.len / 4 > pointer(&rows, rows.count) - pointer(&rows, 0), "room for keys");
-    if (right) {
-        int64_t *end = ends.buf;
-        *end = 0;
-        for (int64_t start = 0; start < rows.count; start += turn_rows, end++) {
-            int64_t stop = start + turn_rows < rows.count ? start + turn_rows : rows.count;
-            for (int64_t k = pointer(&rows, start); k < pointer(&rows, stop); k++)
-                ((char *)seen.buf)[column(rows.columns.buf, rows.narrow, k)] = 1;
-            end[1] = end[0] + write_seen(seen.buf, seen.len, (int32_t *)keys.buf + end[0]);
-        }
-    }
-    release(&rows);
-    PyBuffer_Release(&seen);
-    PyBuffer_Release(&keys);
-    PyBuffer_Release(&ends);
-    return right ? Py_NewRef(Py_None) : NULL;
-}
-
 struct pass { /* over a shard, turn by turn */
     struct rows rows;
     Py_buffer labels, squared_norms, margins, keys, ends;
@@ -59,14 +13,12 @@ struct pass { /* over a shard, turn by turn */
 
 static double turn_of_steps(struct pass *pass, Py_ssize_t number, double scale)
 {
-    int64_t start = number * pass->turn_rows, stop = start + pass->turn_rows;
-    stop = stop < pass->rows.count ? stop : pass->rows.count;
+    int64_t first = number * pass->turn_rows, stop = lesser(first + pass->turn_rows, pass->rows.count);
     pass->learning.scale = scale;
-    for (; start < stop; start += pass->batch_size) {
-        int64_t end = start + pass->batch_size < stop ? start + pass->batch_size : stop;
-        step(&pass->rows, pass->labels.buf, pass->squared_norms.buf, start, end, pass->margins.buf, &pass->learning);
-    }
-    return (double)(stop - number * pass->turn_rows);
+    for (int64_t start = first; start < stop; start += pass->batch_size)
+        step(&pass->rows, pass->labels.buf, pass->squared_norms.buf, start, lesser(start + pass->batch_size, stop),
+             pass->margins.buf, &pass->learning);
+    return (double)(stop - first);
 }
 
 static void find_keys(const struct pass *pass, Py_ssize_t number, struct turn *turn)
@@ -84,11 +36,6 @@ static double tick(const Py_buffer *clocks, Py_ssize_t worker)
     for (Py_ssize_t other = 0; other < clocks->len / 8; other++)
         slowest = turns[other] < slowest ? turns[other] : slowest;
     return (double)(turns[worker - 1] - slowest);
-}
-
-static int open_rows(PyObject *tuple, struct rows *rows)
-{
-    return PyArg_ParseTuple(tuple, "y*y*y*p", &rows->pointers, &rows->columns, &rows->values, &rows->wide) && complete(rows);
 }
 
 static int open_batches(PyObject *tuple, struct pass *pass)
@@ -111,8 +58,7 @@ static int open_steps(PyObject *tuple, const Py_buffer *weights, struct learning
 static int open_keys(PyObject *tuple, struct pass *pass)
 {
     return PyArg_ParseTuple(tuple, "y*y*n", &pass->keys, &pass->ends, &pass->turn_rows)
-        && check(pass->turn_rows >= 1 && pass->ends.len / 8 == (pass->rows.count + pass->turn_rows - 1) / pass->turn_rows + 1,
-                 "ends");
+        && fit_turns(&pass->rows, pass->turn_rows, &pass->ends);
 }
 
 /* One turn and its exchange. */
@@ -168,7 +114,6 @@ static PyObject *take_turns(PyObject *module, PyObject *arguments)
 }
 
 PyMethodDef turn_methods[] = { /* of the module in _kernel.c */
-    {"turn_keys", turn_keys, METH_VARARGS, NULL},
     {"take_turns", take_turns, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -62,7 +62,8 @@ static float small_exp(float x)
 }
 
 /* w = exp(g L) w + g d, with a gain g of each column. */
-WITH_WIDE_VECTORS static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns, float log_decay)
+WITH_WIDE_VECTORS static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns,
+                                         float log_decay)
 {
     if (fabsf(log_decay) < 0.05f) { /* and no gain is above 1 */
         #pragma omp simd

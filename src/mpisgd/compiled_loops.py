@@ -11,13 +11,23 @@ uint16, pointers int32 or int64, all floats float32.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Index = NDArray[np.integer[Any]]
 Float = NDArray[np.float32]
+
+
+class Rows(NamedTuple):
+    """A shard's rows, as all functions here take them; `wide`: the pointers are int64."""
+
+    row_pointers: Index
+    columns: Index
+    values: Float
+    wide: bool
+
 
 COPY_ROWS = 65_536  # at a time, so that what is needed beside the rows stays small
 

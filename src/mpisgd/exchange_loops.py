@@ -7,18 +7,27 @@ Vectors are of shape (column_count,): weights float32, versions int64. A message
 an array of PAIR: places with their values.
 """
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float, _kernel
+from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.vector_loops import damping
 
 PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
 
 Columns = NDArray[np.int32] | None
 Content = NDArray[Any]  # float32, or PAIR
+
+
+class TurnKeys(NamedTuple):
+    """The keys of turn t of a pass: keys[ends[t] : ends[t + 1]], int32; ends are int64 (turns + 1,)."""
+
+    keys: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    turn_rows: int
 
 
 def pack_changes(columns: Columns, changes: Float, vector: Float, base: Float, content: Content) -> None:
@@ -123,6 +132,21 @@ def take_in(columns: Columns, content: Content, base: Float, local: Float) -> No
     ahead = local[where] - base[where]
     base[where] = values
     local[where] = values + ahead
+
+
+def turn_keys(rows: Rows, column_count: int, turn_rows: int) -> TurnKeys:
+    """Return the columns of the rows of each turn, in order."""
+    pointers, columns, *_ = rows
+    starts = pointers[np.r_[: len(pointers) - 1 : turn_rows, len(pointers) - 1]]
+    ends = np.zeros(len(starts), np.int64)
+    if _kernel is not None:
+        keys = np.empty(int(starts[-1] - starts[0]) + 1, np.int32)
+        _kernel.turn_keys(rows, turn_rows, np.zeros(column_count, np.uint8), keys, ends)
+    else:
+        of_turns = [np.unique(columns[start:stop]).astype(np.int32) for start, stop in pairwise(starts)]
+        keys = np.concatenate(of_turns)
+        np.cumsum([len(some) for some in of_turns], out=ends[1:])
+    return TurnKeys(keys, ends, turn_rows)
 
 
 def _named(columns: Columns, content: Content) -> tuple[NDArray[Any], Float]:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float, Index, _kernel
-from mpisgd.exchange_loops import Columns
+from mpisgd.compiled_loops import Float, Rows, _kernel
+from mpisgd.exchange_loops import Columns, TurnKeys
 
 Lock = NDArray[np.int64]  # (8,), memory for one
 Numbers = NDArray[np.float64]
@@ -76,15 +76,6 @@ class Rule(NamedTuple):
     stale_turns: float
 
 
-class Rows(NamedTuple):
-    """A shard's rows, as in `compiled_loops`."""
-
-    row_pointers: Index
-    columns: Index
-    values: Float
-    wide: bool
-
-
 class Batches(NamedTuple):
     """Labels and squared norms of the rows, float32 (rows,), and room for the margins of a batch."""
 
@@ -102,14 +93,6 @@ class Steps(NamedTuple):
     loss: int
     bias_step: float
     has_bias: bool
-
-
-class TurnKeys(NamedTuple):
-    """The keys of turn t of a pass: keys[ends[t] : ends[t + 1]], int32; ends are int64 (turns + 1,)."""
-
-    keys: NDArray[np.int32]
-    ends: NDArray[np.int64]
-    turn_rows: int
 
 
 def make_lock(lock: Lock) -> None:
@@ -145,14 +128,6 @@ def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn
 
     """
     return Outcome(_kernel.exchange_in_memory(memory, rule, columns, wanted, turn_size))
-
-
-def turn_keys(rows: Rows, column_count: int, turn_rows: int) -> TurnKeys:
-    """Return the columns of each turn's rows, in order."""
-    elements = int(rows.row_pointers[-1] - rows.row_pointers[0])
-    keys, ends = np.empty(elements + 1, np.int32), np.empty(-(-(len(rows.row_pointers) - 1) // turn_rows) + 1, np.int64)
-    _kernel.turn_keys(*rows, turn_rows, np.zeros(column_count, np.uint8), keys, ends)
-    return TurnKeys(keys, ends, turn_rows)
 
 
 def take_turns(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mpisgd.channel import Channel
-from mpisgd.compiled_loops import Float
-from mpisgd.hogwild_loops import Batches, Rows, Steps
+from mpisgd.compiled_loops import Float, Rows
+from mpisgd.hogwild_loops import Batches, Steps
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
 from mpisgd.scaling import scale
@@ -134,13 +134,10 @@ class Learner:
         """Return what is left of the pass, if its turns have keys and the next one is not begun yet."""
         if not self._by_keys or self._next_row % self._turn_rows:
             return None
-        rows, batch_size = self._shard.rows, self._config.batch_size
-        wide = rows.row_pointers.itemsize == 8
-        return RestOfPass(
-            self.number,
-            Rows(rows.row_pointers, rows.columns, rows.values, wide),
-            Batches(self._shard.labels, self._squared_norms, batch_size, np.empty(batch_size, np.float32)),
-        )
+        batch_size = self._config.batch_size
+        margins = np.empty(batch_size, np.float32)
+        batches = Batches(self._shard.labels, self._squared_norms, batch_size, margins)
+        return RestOfPass(self.number, self._shard.rows.arrays, batches)
 
     def steps(self, step_size: float) -> Steps:
         """Return how steps of this size are taken."""

@@ -7,8 +7,6 @@ all     once there is a reason to stop, let the workers know; return when all ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
@@ -21,18 +19,24 @@ from mpisgd.shared_weights import SharedWeights
 from mpisgd.svm import ScaledVector
 
 
-def serve_sync(
-    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, shared: SharedWeights | None = None
+def serve(
+    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, shared: SharedWeights | None
 ) -> ScaledVector:
-    """Measure what the workers learn in lock step and say when to stop; return the final weights when all have gone.
+    """Measure what the workers learn and say when to stop; return the final weights when all have gone.
 
-    The workers merge their turns among themselves; their leader reports.
+    In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with the
+    weights in memory that all ranks share, if there are any (`shared`), or by messages; turns that were under way when
+    the reason to stop came are merged as well.
     """
-    return SyncServer(channel, monitor, crew, beginning.weights).serve()
+    if beginning.job.config.mode == "sync":
+        return SyncServer(channel, monitor, crew, beginning.weights).serve()
+    if shared is not None:
+        return MemoryServer(channel, shared, monitor, crew).serve()
+    return MessageServer(channel, beginning, monitor, crew).serve()
 
 
 class SyncServer:
-    """Hears the leader's reports, measures, and gives its orders."""
+    """Lock step: hears the leader's reports, measures, and gives its orders."""
 
     def __init__(self, channel: Channel, monitor: Monitor, crew: Crew, initial: Float) -> None:
         self._channel, self._monitor, self._crew = channel, monitor, crew
@@ -100,20 +104,3 @@ class SyncServer:
     def _order(self, order: Order) -> None:
         self._orders += 1
         self._channel.server_order(order)
-
-
-def serve_async(
-    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, shared: SharedWeights | None = None
-) -> ScaledVector:
-    """Let every worker learn at its own pace; return the final weights when every one has gone.
-
-    `shared` are the weights where they are in memory that all ranks share. Turns that were under way when the reason to
-    stop came are merged as well.
-    """
-    if shared is not None:
-        return MemoryServer(channel, shared, monitor, crew).serve()
-    return MessageServer(channel, beginning, monitor, crew).serve()
-
-
-Serve = Callable[[Channel, Beginning, Monitor, Crew, SharedWeights | None], ScaledVector]
-SERVE: dict[str, Serve] = {"sync": serve_sync, "async": serve_async}

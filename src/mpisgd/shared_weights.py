@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from mpisgd import compiled_loops, hogwild_loops
+from mpisgd import compiled_loops, exchange_loops, hogwild_loops
 from mpisgd.averaging import made_for
 from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.compiled_loops import Float
-from mpisgd.exchange_loops import Columns
-from mpisgd.hogwild_loops import Memory, Numbers, Outcome, Own, Rule, State, Steps, TurnKeys
+from mpisgd.exchange_loops import Columns, TurnKeys
+from mpisgd.hogwild_loops import Memory, Numbers, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
@@ -124,6 +124,7 @@ class SharedWeights:
         if not is_done():
             poll(is_done, None, Backoff(0))  # the server looks every few milliseconds
         self._turns[copy.worker - 1] += 1
+        copy.local.scale = float(copy.own[Own.SCALE])
         self._after_exchange(copy)
 
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
@@ -146,7 +147,6 @@ class SharedWeights:
         )  # fmt: skip
 
     def _after_exchange(self, copy: Copy) -> None:
-        copy.local.scale = float(copy.own[Own.SCALE])
         if copy.rows >= self._state[State.NEXT_ROWS]:
             self._with_lock(self._take_average)
         if self._job.is_done(copy.rows):
@@ -164,12 +164,11 @@ class SharedWeights:
         self._with_lock(lambda: self._let_have(copy, wanted))
 
     def _let_have(self, copy: Copy, wanted: Columns) -> None:
-        state, where = self._state, slice(None) if wanted is None else wanted
+        state = self._state
         if copy.own[Own.LOG_FOLDED] != state[State.LOG_FOLDED]:
             copy.fold(state[State.LOG_FOLDED])
-        unsent = copy.local.vector[where] - copy.base[where]
-        copy.base[where] = self._vector[where]
-        copy.local.vector[where] = copy.base[where] + unsent
+        heard = self._vector if wanted is None else self._vector[wanted]
+        exchange_loops.take_in(wanted, heard, copy.base, copy.local.vector)
         copy.own[Own.VERSION], copy.own[Own.ROWS] = state[State.VERSION], state[State.ROWS]
         copy.local.scale = copy.own[Own.SCALE_SENT] = float(state[State.SCALE])
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd import compiled_loops
-from mpisgd.compiled_loops import Float, Index
+from mpisgd.compiled_loops import Float, Index, Rows
 from mpisgd.errors import DataError
 
 INT32_MAX = np.iinfo(np.int32).max
@@ -42,6 +42,11 @@ class SparseRows:
     columns: Index
     row_pointers: Index
     column_count: int
+
+    @property
+    def arrays(self) -> Rows:
+        """What loops take that are given all rows in one."""
+        return Rows(self.row_pointers, self.columns, self.values, self.row_pointers.itemsize == 8)
 
     @classmethod
     def checked(

@@ -37,7 +37,7 @@ from mpisgd.rank0_rows import (
     read_split,
     scatter_partition,
 )
-from mpisgd.rank0_server import SERVE
+from mpisgd.rank0_server import serve
 from mpisgd.results import announce_training, leave_results
 from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.scaling import agreed_scales
@@ -86,7 +86,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
-                weights = SERVE[config.mode](channel, beginning, monitor, Crew(channel, monitor, samples), shared)
+                weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), shared)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 

@@ -57,7 +57,7 @@ class InMemory:
     def _take_turns(self, learner: Learner, rest: RestOfPass, step_size: float) -> None:
         assert self._keys is not None  # noqa: S101 - the caller sees to it
         steps = learner.steps(step_size)
-        reached, outcome = self._shared.take_turns(self._copy, rest, steps, self._keys.of_all_turns())
+        reached, outcome = self._shared.take_turns(self._copy, rest, steps, self._keys.of_all)
         if outcome is not Outcome.DONE:  # there is a turn that is not exchanged yet
             self._exchange(reached, step_size * self._copy.noted("rows"))
             reached += 1

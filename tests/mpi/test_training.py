@@ -108,6 +108,12 @@ def config_of(directory: Path) -> Config:
     return Config(**{name: None if value == "none" else value for name, value in values.items()})
 
 
+def as_by_the_twin(memory: str, threshold: str, loss: str) -> tuple[str, ...]:
+    """The settings of a run that the serial twin computes as well."""
+    exchange = ("--shared-memory", memory, "--gradient-threshold", threshold)
+    return *SMALL, *exchange, "--loss", loss, "--regularization", "0.001"
+
+
 @pytest.mark.parametrize("threshold", ["0", "0.003"])
 @pytest.mark.parametrize("merge", ["mean", "sum", "damped"])
 @pytest.mark.parametrize("loss", ["hinge", "logistic"])
@@ -116,19 +122,8 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(
     channel, tmp_path, data, merge, threshold, loss, memory
 ):
     """In memory that the workers share, and by Allreduce."""
-    options = (
-        "--shared-memory",
-        memory,
-        "--merge",
-        merge,
-        "--gradient-threshold",
-        threshold,
-        "--loss",
-        loss,
-        "--regularization",
-        "0.001",
-    )
-    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL)
+    options = ("--data", str(data), "--merge", merge, *as_by_the_twin(memory, threshold, loss))
+    result = run(channel, tmp_path / "run", *options)
     if result:
         assert result.events[-1]["in_memory"] == (memory == "auto" and len(channel.workers) > 1)
         config = config_of(tmp_path / "run")
@@ -190,18 +185,8 @@ def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel,
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
 @pytest.mark.parametrize("memory", ["auto", "never"])
 def test_async_with_one_worker_equals_the_serial_twin(channel, tmp_path, data, memory, loss, threshold, iterations):
-    options = (
-        *ASYNC,
-        "--shared-memory",
-        memory,
-        "--gradient-threshold",
-        threshold,
-        "--loss",
-        loss,
-        "--regularization",
-        "0.001",
-    )
-    result = run(channel, tmp_path / "run", "--data", str(data), *options, *SMALL, "--iterations", iterations)
+    options = ("--data", str(data), *ASYNC, *as_by_the_twin(memory, threshold, loss), "--iterations", iterations)
+    result = run(channel, tmp_path / "run", *options)
     if result:
         (shard,) = result.shards
         config = config_of(tmp_path / "run")

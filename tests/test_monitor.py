@@ -19,6 +19,7 @@ from mpisgd.monitor import Monitor
 from mpisgd.run_log import EVENTS, METRICS, RunLog
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
+from mpisgd.turn_statistics import Record
 from strategies import record_of, rows_from
 
 ROWS = 100  # to learn from: one pass
@@ -135,6 +136,23 @@ def test_a_measurement_is_of_the_moment_it_began(start: Any) -> None:
     assert server.logged(METRICS, "seconds") == [0.0, 5.0]
     assert server.logged(METRICS, "objective") == pytest.approx([0.5, 2.0])
     assert server.logged(METRICS, "accuracy") == [1.0, 0.0]
+
+
+def test_turns_counted_at_once_are_those_one_by_one(tmp_path: Path) -> None:
+    turns = [
+        record_of(rows=n, changes_sent=2 * n, changes=3 * n, bytes_up=4 * n, bytes_down=5 * n, gains=n / 2, merged_at=n)
+        for n in (1, 2, 4)
+    ]
+    for name in ("at once", "one by one"):
+        (tmp_path / name).mkdir()
+    at_once, one_by_one = (Server(tmp_path / name, {}) for name in ("at once", "one by one"))
+    at_once.monitor.count_turns(np.array(turns, np.float64))
+    at_once.monitor.count_turns(np.empty((0, len(Record._fields))))
+    for turn in turns:
+        one_by_one.monitor.count_turn(turn)
+    for server in (at_once, one_by_one):
+        server.monitor.measure_now(server.weights(), "end")
+    assert at_once.monitor.last == one_by_one.monitor.last
 
 
 def test_nothing_new_is_measured_once_the_end_has_come(start: Any) -> None:

@@ -27,8 +27,8 @@ from mpisgd.job import Job
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import Shape, SharedMemory
-from mpisgd.shared_weights import FIELDS, STALE_TURNS, Copy, SharedWeights, memory_for
-from mpisgd.turn_statistics import Record
+from mpisgd.shared_weights import STALE_TURNS, Copy, SharedWeights, memory_for
+from mpisgd.turn_statistics import FIELDS, Record, Records
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
 from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
@@ -65,6 +65,10 @@ def memory_of(begins: Beginning) -> Memory:
     """Return memory as a run would ask for it."""
     channel = SimpleNamespace(share_memory=Memory)
     return cast("Memory", memory_for(cast("Channel", channel), begins.job))
+
+
+def records_of(turns: Records) -> list[Record]:
+    return [Record(*numbers) for numbers in turns.tolist()]
 
 
 @dataclass
@@ -104,7 +108,7 @@ class Both:
         told = ReplyHeader(False, self.twin.version, 0, self.twin.current.scale, self.twin.log_folded)
         twin.hear(told, wanted, heard)
         self.versions[worker] = self.twin.version
-        (record,) = self.server.count()
+        (record,) = records_of(self.server.count())
         expected = (worker + 1, rows, staleness, sent, changes)
         assert record[:5] == expected
         assert record.gains == pytest.approx(gains, rel=1e-5, abs=1e-6)
@@ -271,7 +275,7 @@ def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
         return found
 
     assert outcome() is hogwild_loops.Outcome.FULL
-    assert [record.worker for record in server.count()] == [1, 1]
+    assert [record.worker for record in records_of(server.count())] == [1, 1]
     assert outcome() is hogwild_loops.Outcome.DONE
 
 
@@ -336,14 +340,16 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     server, learner = shared(begins, memory, SERVER), learner_of(begins)
     channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
     worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys())
-    patch.setattr(Backoff, "pause", lambda _: counted.extend(server.count()))  # as it does while the worker waits
+    patch.setattr(
+        Backoff, "pause", lambda _: counted.extend(records_of(server.count()))
+    )  # as it does while the worker waits
     patch.setattr(worker, "_decays_slowly", lambda _: at_once)
     calls = 0
     while memory.arrays[3][0] < TURNS:
         worker.take_turn(learner)
         calls += 1
     assert calls < TURNS if at_once else calls == TURNS
-    counted += server.count()
+    counted += records_of(server.count())
     timeless = [turn._replace(round_trip=0.0, computing=0.0, merged_at=0.0) for turn in counted]
     return memory.arrays[0], memory.arrays[2], worker._copy.local.vector, timeless
 

@@ -135,9 +135,15 @@ def test_round_trips_are_of_the_latest_turns_alone(monkeypatch: pytest.MonkeyPat
 
 
 @examples
-@given(lists_of_turns)
-def test_a_record_is_the_same_again_from_its_numbers(turns: list[Record]) -> None:
-    for turn in turns:
-        room = Record.room(turn.worker)
-        room[1:] = turn[1:]
-        assert Record.of(room.tolist()) == turn
+@given(st.lists(lists_of_turns, max_size=4))
+def test_turns_counted_at_once_are_those_one_by_one(batches: list[list[Record]]) -> None:
+    """The latest round trips among them, where there are more than are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turn_statistics, "RECENT_TURNS", 16)
+        at_once, one_by_one = TurnStatistics(), TurnStatistics()
+        for turns in batches:
+            at_once.count_all(np.array(turns, np.float64).reshape(-1, len(Record._fields)))
+            for turn in turns:
+                one_by_one.count(turn)
+        assert at_once.summary() == one_by_one.summary()
+        assert at_once.details(16.0) == one_by_one.details(16.0)

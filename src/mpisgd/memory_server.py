@@ -7,7 +7,7 @@ from mpisgd.crew import Crew
 from mpisgd.monitor import Monitor
 from mpisgd.shared_weights import SharedWeights
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import Record
+from mpisgd.turn_statistics import Records
 
 
 class MemoryServer:
@@ -42,12 +42,10 @@ class MemoryServer:
             self._crew.tell(*self._channel.workers)
 
     def _snapshot(self) -> ScaledVector:
-        records, weights = self._shared.snapshot()
-        self._count(records)
+        turns, weights = self._shared.snapshot()
+        self._count(turns)
         return weights
 
-    def _count(self, records: list[Record]) -> None:
-        monitor = self._monitor
-        for record in records:
-            monitor.count_turn(record)
-        monitor.check_limits()
+    def _count(self, turns: Records) -> None:
+        self._monitor.count_turns(turns)
+        self._monitor.check_limits()

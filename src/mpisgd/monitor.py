@@ -17,7 +17,7 @@ from mpisgd.run_log import RunLog
 from mpisgd.schedule import StopRule
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import Record, TurnStatistics
+from mpisgd.turn_statistics import FIELDS, Record, Records, TurnStatistics
 
 
 class Monitor:
@@ -73,25 +73,34 @@ class Monitor:
 
     def count_turn(self, turn: Record) -> None:
         """Count a turn that has just been merged."""
-        self.rows += turn.rows
-        self.updates += 1
-        self.changes_sent += turn.changes_sent
-        self.changes += turn.changes
-        self.bytes_up += turn.bytes_up
-        self.bytes_down += turn.bytes_down
+        self._add(1, turn.rows, turn.changes_sent, turn.changes, turn.bytes_up, turn.bytes_down)
         self.turns.count(turn)
         self._merged_at = turn.merged_at
 
+    def count_turns(self, turns: Records) -> None:
+        """Count turns that have been merged in this order."""
+        if len(turns) == 0:
+            return
+        sums = Record(*turns.sum(axis=0).tolist())
+        self._add(len(turns), *map(int, (sums.rows, sums.changes_sent, sums.changes, sums.bytes_up, sums.bytes_down)))
+        self.turns.count_all(turns)
+        self._merged_at = float(turns[-1, FIELDS["merged_at"]])
+
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
         """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
-        self.rows, self.in_memory = report.rows, bool(report.in_memory)
-        self.updates += report.turns
-        self.changes_sent += report.changes_sent
-        self.changes += report.changes
-        self.bytes_up += report.bytes_each_way
-        self.bytes_down += report.bytes_each_way
+        self.in_memory, bytes_each_way = bool(report.in_memory), report.bytes_each_way
+        rows = report.rows - self.rows
+        self._add(report.turns, rows, report.changes_sent, report.changes, bytes_each_way, bytes_each_way)
         self.turns.count_rounds(round_trips, spent)
         self.turns.count_merged(report.changes_sent, report.changes_sent * report.merge_weight)
+
+    def _add(self, updates: int, rows: int, changes_sent: int, changes: int, bytes_up: int, bytes_down: int) -> None:
+        self.updates += updates
+        self.rows += rows
+        self.changes_sent += changes_sent
+        self.changes += changes
+        self.bytes_up += bytes_up
+        self.bytes_down += bytes_down
 
     def check_limits(self) -> bool:
         """Look for a reason to stop that needs no measurement, and tell whether there is one."""

@@ -18,19 +18,18 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, TurnKeys
-from mpisgd.hogwild_loops import Memory, Numbers, Outcome, Own, Rule, State, Steps
+from mpisgd.hogwild_loops import Memory, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import Record
+from mpisgd.turn_statistics import FIELDS, Records
 from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
 from mpisgd.weights import SMALLEST_SCALE
 
 T = TypeVar("T")
 # Of turns that the server has not counted yet; it looks every few milliseconds, and who finds no room waits.
 RECORDS, RECORDS_BY_WORKER = 4_096, 16
-FIELDS = {name: place for place, name in enumerate(Record._fields)}
 # As how many turns of a round an update counts that came in between. By messages it is two; here a turn begins with all
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
@@ -55,8 +54,8 @@ class Copy:
         self.own = np.zeros(len(Own))
         self.own[Own.SCALE_SENT] = 1
         self.worker = worker
-        self.record = Record.room(worker)
-        self.note(ahead=-1)
+        self.record = np.zeros(len(FIELDS))
+        self.note(worker=worker, ahead=-1)
 
     @property
     def version(self) -> int:
@@ -174,21 +173,20 @@ class SharedWeights:
 
     # --- the server
 
-    def snapshot(self) -> tuple[list[Record], ScaledVector]:
+    def snapshot(self) -> tuple[Records, ScaledVector]:
         """Return the records not counted yet, and a copy of what the run is measured by after just these turns."""
-        records, weights = self._with_lock(lambda: (self._uncounted(), self._measured()))
-        return [Record.of(row) for row in records.tolist()], weights
+        return self._with_lock(lambda: (self._uncounted(), self._measured()))
 
-    def count(self) -> list[Record]:
+    def count(self) -> Records:
         """Return the records not counted yet."""
-        return [Record.of(row) for row in self._with_lock(self._uncounted).tolist()]
+        return self._with_lock(self._uncounted)
 
-    def _uncounted(self) -> Numbers:
-        """Return a copy of the records not counted yet, (turns, fields), and count them."""
+    def _uncounted(self) -> Records:
+        """Return a copy of the records not counted yet, and count them."""
         counted, version = self._state[[State.COUNTED, State.VERSION]].astype(int).tolist()
         self._state[State.COUNTED] = version
         places = np.arange(counted + 1, version + 1) % len(self._records)
-        copy: Numbers = self._records[places]
+        copy: Records = self._records[places]
         return copy
 
     # --- all
@@ -242,7 +240,7 @@ def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
         (columns, float32),
         (columns, float32),
         ((len(State),), float64),
-        ((records, len(Record._fields)), float64),
+        ((records, len(FIELDS)), float64),
         ((WORDS, CACHE_LINE // 8), np.dtype(np.int64)),
         ((job.workers,), np.dtype(np.int64)),
     )

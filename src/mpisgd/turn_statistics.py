@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 
+Records = NDArray[np.float64]  # (turns, fields), the fields of `Record` in order
 # Round trips are reported over this many of the latest turns: of each worker, and of all.
 RECENT_TURNS = 4_096
 
@@ -32,21 +33,8 @@ class Record(NamedTuple):
     ahead: int  # by how many turns its worker was ahead of the slowest when it began; below 0: it was the first
     merged_at: float  # s
 
-    @classmethod
-    def room(cls, worker: int) -> NDArray[np.float64]:
-        """Return room for the numbers of a worker's records, (fields,)."""
-        numbers = np.zeros(len(cls._fields))
-        numbers[0] = worker
-        return numbers
 
-    @classmethod
-    def of(cls, numbers: Sequence[float]) -> Record:
-        """Return the record that these are the numbers of, in order."""
-        worker, rows, staleness, sent, changes, gains, up, down, round_trip, computing, waiting, ahead, at = numbers
-        return cls(
-            int(worker), int(rows), int(staleness), int(sent), int(changes), gains, int(up), int(down),
-            round_trip, computing, waiting, int(ahead), at,
-        )  # fmt: skip
+FIELDS = {name: place for place, name in enumerate(Record._fields)}
 
 
 class TurnStatistics:
@@ -72,6 +60,20 @@ class TurnStatistics:
         if turn.ahead >= 0:
             self._turns_ahead[turn.ahead] += 1
         self.count_merged(turn.changes_sent, turn.gains)
+
+    def count_all(self, turns: Records) -> None:
+        """Count turns in order, as `count` does one after the other."""
+        of = dict(zip(Record._fields, turns.T, strict=True))
+        _count_values(self._staleness, of["staleness"])
+        _count_values(self._turns_ahead, of["ahead"][of["ahead"] >= 0])
+        measured = of["round_trip"] > 0
+        self._round_trips.extend(of["round_trip"][measured].tolist())
+        for worker in map(int, np.unique(of["worker"])):
+            own = of["worker"] == worker
+            self._computing[worker] += float(of["computing"][own].sum())
+            self._waiting[worker] += float(of["waiting"][own].sum())
+            self._of_worker[worker].extend(of["round_trip"][own & measured].tolist())
+        self.count_merged(int(of["changes_sent"].sum()), float(of["gains"].sum()))
 
     def count_rounds(self, round_trips: Float, spent: Float) -> None:
         """Count rounds in lock step, where no turn is stale.
@@ -132,6 +134,12 @@ class TurnStatistics:
 def percentile(values: Sequence[float] | deque[float], percent: int) -> float:
     """Return the smallest value that so many per cent of all are no larger than; 0 of none."""
     return float(sorted(values)[-(-len(values) * percent // 100) - 1]) if values else 0.0
+
+
+def _count_values(counts: Counter[int], values: NDArray[np.float64]) -> None:
+    found, times = np.unique(values, return_counts=True)
+    for value, count in zip(found.tolist(), times.tolist(), strict=True):
+        counts[int(value)] += count
 
 
 def _ordered(counts: Counter[int]) -> dict[str, int]:

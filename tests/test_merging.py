@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mpisgd.merging import Exchange, buffer_length
+from mpisgd import vector_loops
+from mpisgd.merging import Merged, Merging, Said, Turn
 from slow_twin import merged
 from strategies import examples, ordinary, vectors
 
@@ -19,46 +20,22 @@ STEP_SIZE = 0.5
 Vector = NDArray[np.float32]
 
 
-def after_round(
-    rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, curved: Any = None, stop: bool = False
-) -> Vector:
-    """Return the weights after a round in which the workers, having processed 0, 1, 2 ... rows, send these."""
+def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, curved: Any = None) -> Vector:
+    """Return the weights after a round in which the workers, having processed 0, 1, 2 ... rows, have changed these."""
     workers = len(decays)
     curvatures = np.ones(len(shared), np.float32) if curved is None else np.array(curved, np.float32)
-    exchanges = [Exchange(workers, rule, curvatures) for _ in range(workers)]
-    weights = [shared.copy() for _ in range(workers)]
-    sums = [
-        add(exchange, k, *given, stop=stop)
-        for k, (exchange, *given) in enumerate(zip(exchanges, decays, changes, strict=True))
-    ]
-    whole = sum(mine.copy() for mine, _ in sums)
-    for (_, total), exchange, w in zip(sums, exchanges, weights, strict=True):
-        total[:] = whole
-        exchange.take_sum()
-        exchange.merge(w, STEP_SIZE)
-        assert exchange.stops == stop
-        assert exchange.turns[:, 0].tolist() == list(range(workers))
-        assert exchange.turns[:, 1].tolist() == [np.count_nonzero(change) for change in changes]
-        np.testing.assert_allclose(exchange.turns[:, 2:], [[len(w), 0.001, 0.002]] * workers, rtol=1e-6)
-    for w in weights[1:]:
-        np.testing.assert_array_equal(w, weights[0])
-    return weights[0]
+    weights, whole = shared.copy(), sum(changes, np.zeros_like(shared))
+    columns, gains = Merging(workers, rule, curvatures).merge_sum(weights, whole, said_of(decays), STEP_SIZE)
+    assert columns == np.count_nonzero(whole)
+    assert columns / workers * (1 - 1e-6) <= gains <= columns * (1 + 1e-6)
+    return weights
 
 
-def add(exchange: Exchange, k: int, decay: float, changes: Vector, *, stop: bool) -> tuple[Vector, Vector]:
-    """Return what worker k, counted from 0, adds to the sum, having processed k rows, and where the sum goes."""
-    exchange.changes[:] = changes
-    exchange.fill_slots(
-        k + 1,
-        rows=k,
-        changes_sent=np.count_nonzero(changes),
-        changes=len(changes),
-        round_trip=0.001,
-        computing=0.002,
-        log_decay=np.log(decay),
-        stop=stop and k == 0,
-    )
-    return exchange.mine, exchange.total
+def said_of(decays: list[float]) -> Said:
+    """Return what workers with turns of 0, 1, 2 ... rows and these decays say of them."""
+    table = np.zeros((len(Turn._fields), len(decays)))
+    table[:2] = np.arange(len(decays)), np.log(decays)
+    return Said(table)
 
 
 @st.composite
@@ -130,40 +107,38 @@ def test_where_penalty_and_losses_balance_no_rule_moves_the_weights(rule: str) -
     assert not np.allclose(after_round(rule, shared, [1.0] * 3, changes), shared, rtol=10 * (3 * shrinking) ** 2)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("stop", [True, False])
-def test_the_word_to_stop_changes_nothing_else(rule: str, stop: bool) -> None:
-    shared, changes = np.array([1, 2], np.float32), [np.array([1, 0], np.float32)] * 2
-    np.testing.assert_array_equal(
-        after_round(rule, shared, [0.9, 0.9], changes, stop=stop), after_round(rule, shared, [0.9, 0.9], changes)
-    )
+@pytest.mark.parametrize("stops", [[0, 0, 0], [1, 0, 0]])
+def test_a_round_is_the_last_when_a_worker_says_so(stops: list[float]) -> None:
+    said = said_of([1.0] * 3)
+    said.table[Turn._fields.index("stop")] = stops
+    assert said.stop == any(stops)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 2.0])
 @pytest.mark.parametrize("rule", RULES)
 @examples
-@given(rounds(), st.integers(0, 5))
-def test_parts_added_up_and_merged_by_several_are_the_whole(
-    rule: Any, case: tuple[Vector, list[float], list[Vector]], cut: int
+@given(rounds(), st.integers(0, 5), st.booleans())
+def test_parts_merged_by_several_are_the_sum_merged_by_one(
+    rule: Any, threshold: float, case: tuple[Vector, list[float], list[Vector]], cut: int, compiled: bool
 ) -> None:
-    """Every part by an exchange of its own, over one total, as on one node; to the bits of one that has it all."""
+    """As on one node, from all workers' own weights, which are the new ones then and what is held back."""
     shared, decays, changes = case
-    workers, columns = len(decays), len(shared)
-    length = buffer_length(columns, workers)
-    buffers, total = np.zeros((workers, length), np.float32), np.zeros(length, np.float32)
-    curvatures = np.linspace(0, 3, columns, dtype=np.float32)
-    for k, given_ in enumerate(zip(decays, changes, strict=True)):
-        add(Exchange(workers, rule, curvatures, mine=buffers[k]), k, *given_, stop=False)
-    whole, weights = shared.copy(), shared.copy()
-    one = Exchange(workers, rule, curvatures)
-    one.add_up(buffers, slice(0, columns))
-    one.merge(whole, STEP_SIZE)
-    for part in (slice(0, cut), slice(cut, columns)):
-        of_part = Exchange(workers, rule, curvatures, mine=buffers[0], total=total)
-        of_part.add_up(buffers, part)
-        of_part.merge(weights, STEP_SIZE, part)
-    np.testing.assert_array_equal(weights, whole)
-    assert of_part.merge_weight == one.merge_weight
-    np.testing.assert_array_equal(of_part.turns, one.turns)
-    np.testing.assert_allclose(
-        whole, after_round(rule, shared, decays, changes, curved=curvatures), rtol=1e-5, atol=1e-4
-    )
+    workers, cut = len(decays), min(cut, len(shared))
+    curvatures = np.linspace(0, 3, len(shared), dtype=np.float32)
+    locals_ = np.array([shared + d / np.float32(a) for a, d in zip(decays, changes, strict=True)])
+    made = (locals_ - shared) * np.exp(np.log(decays))[:, np.newaxis].astype(np.float32)
+    large = np.abs(made) > threshold
+    weights, merging = shared.copy(), Merging(workers, rule, curvatures, threshold)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(vector_loops, "_kernel", None)
+        parts = [
+            merging.merge_part(locals_, weights, part, said_of(decays), STEP_SIZE)
+            for part in (slice(0, cut), slice(cut, len(shared)))
+        ]
+    sums = Merged(*np.sum(parts, axis=0).tolist())
+    expected = after_round(rule, shared, decays, [*np.where(large, made, np.float32(0))], curved=curvatures)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(locals_, weights + np.where(large, 0, made), rtol=1e-5, atol=1e-4)
+    assert (sums.changes_sent, sums.changes) == (np.count_nonzero(large), np.count_nonzero(made))
+    assert sums.columns == np.count_nonzero(np.where(large, made, np.float32(0)).sum(axis=0))

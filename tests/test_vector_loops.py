@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from both_ways import COLUMNS, CURVATURES, assert_same_both_ways, vector
 from mpisgd import compiled_loops, vector_loops
-from strategies import examples, vectors
+from strategies import examples
 
+LARGEST = np.minimum(CURVATURES, np.finfo(np.float32).max)  # as large as they get
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="no C compiler: nothing to compare")
 
 
@@ -33,9 +34,51 @@ def test_what_is_not_a_number_is_not_held_back() -> None:
 
 
 @examples
-@given(vector, vectors(COLUMNS, st.floats(0.125, 1, width=32)), vector, st.floats(-3, 0))
-def test_merge(weights: Any, gains: Any, changes: Any, log_decay: float) -> None:
-    assert_same_both_ways(lambda *a: vector_loops.merge(*a, log_decay), weights, gains, changes, rtol=1e-5)
+@given(vector, vector, st.sampled_from([0.0, 1e-6, 2.5, 1e6]), st.integers(1, 3), st.floats(-3, 0))
+def test_merge(weights: Any, changes: Any, turn_size: float, turns: int, log_decay: float) -> None:
+    changes[::3] = 0
+    assert_same_both_ways(
+        lambda *a: vector_loops.merge(*a, LARGEST, turn_size=turn_size, turns=turns, log_decay=log_decay),
+        weights,
+        changes,
+        rtol=1e-5,
+    )
+
+
+@examples
+@given(st.lists(vector, min_size=1, max_size=4), vector, st.sampled_from([0.0, 0.5]), st.integers(0, COLUMNS))
+def test_merge_turns(locals_: list[Any], weights: Any, threshold: float, cut: int) -> None:
+    log_decays = -np.arange(len(locals_)) / 64
+
+    def merge(*arrays: Any) -> tuple[Any, ...]:
+        arrays[0][:, ::2] = arrays[1][::2]
+        return vector_loops.merge_turns(
+            *arrays,
+            slice(cut, COLUMNS),
+            log_decays,
+            threshold=threshold,
+            curvatures=LARGEST[::-1].copy(),
+            turn_size=0.5,
+        )
+
+    assert_same_both_ways(merge, np.array(locals_), weights, rtol=1e-5)
+
+
+def test_more_columns_than_a_block_are_all_merged() -> None:
+    columns = 5_000
+    locals_, weights = np.full((3, columns), 2, np.float32), np.ones(columns, np.float32)
+    found = vector_loops.merge_turns(
+        locals_,
+        weights,
+        slice(1, columns - 1),
+        np.zeros(3),
+        threshold=0.0,
+        curvatures=np.zeros_like(weights),
+        turn_size=1.0,
+    )
+    assert found == (3 * (columns - 2), 3 * (columns - 2), columns - 2, columns - 2)
+    np.testing.assert_array_equal(weights, [1, *[4] * (columns - 2), 1])
+    np.testing.assert_array_equal(locals_, [[2, *[4] * (columns - 2), 2]] * 3)
 
 
 @examples
@@ -44,14 +87,11 @@ def test_blend(average: Any, weights: Any, share: float, scale: float) -> None:
     assert_same_both_ways(lambda *a: vector_loops.blend(*a, share, scale), average, weights, rtol=1e-5)
 
 
-@pytest.mark.parametrize("turns", [1, 3])
-@pytest.mark.parametrize("turn_size", [1e-6, 2.5, 1e6])
-def test_damping(turns: int, turn_size: float) -> None:
-    assert_same_both_ways(
-        lambda *a: vector_loops.damping(a[0], turn_size, turns, a[1]),
-        CURVATURES,
-        np.empty(COLUMNS, np.float32),
-        rtol=1e-6,
+def turns_merged(locals_: Any, weights: Any, part: slice) -> object:
+    """Merge the turns of two workers."""
+    curvatures = np.zeros(COLUMNS, np.float32)
+    return vector_loops.merge_turns(
+        locals_, weights, part, np.zeros(2), threshold=0.0, curvatures=curvatures, turn_size=1.0
     )
 
 
@@ -59,9 +99,12 @@ def test_vectors_of_different_lengths_are_refused() -> None:
     short, long = np.zeros(COLUMNS - 1, np.float32), np.zeros(COLUMNS, np.float32)
     calls: list[Callable[[], object]] = [
         lambda: vector_loops.subtract(long, short, 1.0, 0.0, long),
-        lambda: vector_loops.merge(long, long, short, 0.0),
+        lambda: vector_loops.merge(long, long, short, turn_size=1.0, turns=2, log_decay=0.0),
+        lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), short, slice(0, 1)),
+        lambda: turns_merged(np.zeros((3, COLUMNS), np.float32), long, slice(0, 1)),
+        lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(0, COLUMNS + 1)),
+        lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(2, 1)),
         lambda: vector_loops.blend(long, short, 0.5, 1.0),
-        lambda: vector_loops.damping(long, 1.0, 2, short),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="arrays do not fit"):

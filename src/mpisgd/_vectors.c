@@ -5,6 +5,8 @@
 
 #include "_kernel.h"
 
+enum { BLOCK = 1024 }; /* columns */
+
 struct subtracted {
     int32_t sent, changed; /* above the threshold; not 0 */
 };
@@ -61,52 +63,117 @@ static float small_exp(float x)
     return 1 + x * (1 + x * (0.5f + x * (1.0f / 6 + x * (1.0f / 24))));
 }
 
-/* w = exp(g L) w + g d, with a gain g of each column. */
-WITH_WIDE_VECTORS static void merge_each(float *weights, const float *gains, const float *changes, Py_ssize_t columns,
-                                         float log_decay)
+struct merging { /* of the turns of a round, by the rule of merging.py */
+    const float *curvatures;
+    float turn_size, turns, log_decay;
+};
+
+struct merged { /* columns with changes, the gains of these added up; changes sent, and with those held back */
+    double gains;
+    int64_t columns, sent, changed;
+};
+
+/* w = exp(g L) w + g d, with the gain g of each column, which is 1 at most. */
+WITH_WIDE_VECTORS static void merge_block(float *weights, const float *changes, const float *curvatures, Py_ssize_t columns,
+                                          const struct merging *by, struct merged *merged)
 {
-    if (fabsf(log_decay) < 0.05f) { /* and no gain is above 1 */
-        #pragma omp simd
+    float turn_size = by->turn_size, turns = by->turns, log_decay = by->log_decay, gains = 0;
+    int32_t count = 0;
+    if (!(fabsf(log_decay) < 0.05f)) { /* seldom */
         for (Py_ssize_t j = 0; j < columns; j++)
-            weights[j] = weights[j] * small_exp(gains[j] * log_decay) + gains[j] * changes[j];
-    } else {
-        for (Py_ssize_t j = 0; j < columns; j++)
-            weights[j] = weights[j] * expf(gains[j] * log_decay) + gains[j] * changes[j];
+            weights[j] *= expf(damped(curvatures[j] * turn_size, turns) * log_decay);
+        log_decay = 0;
     }
+    #pragma omp simd reduction(+ : gains, count)
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        float gain = damped(curvatures[j] * turn_size, turns);
+        int32_t one = changes[j] != 0; /* factors of 0 and 1, here and below: branches are not vectorised */
+        weights[j] = weights[j] * small_exp(gain * log_decay) + gain * changes[j];
+        gains += (float)one * gain;
+        count += one;
+    }
+    merged->gains += gains, merged->columns += count;
+}
+
+/* Adds up what a worker sends, and leaves what it holds back in the place of its weights. */
+WITH_WIDE_VECTORS static void take_block(float *local, const float *weights, float scale, float threshold, float *sum,
+                                         Py_ssize_t columns, struct merged *merged)
+{
+    int32_t sent = 0, changed = 0;
+    #pragma omp simd reduction(+ : sent, changed)
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        float all = (local[j] - weights[j]) * scale, sends = !(fabsf(all) <= threshold), change = sends * all;
+        sum[j] += change;
+        local[j] = all - change;
+        sent += change != 0;
+        changed += all != 0;
+    }
+    merged->sent += sent, merged->changed += changed;
+}
+
+WITH_WIDE_VECTORS static void add_block(float *local, const float *weights, Py_ssize_t columns)
+{
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < columns; j++)
+        local[j] += weights[j];
+}
+
+/* The columns start:stop of all workers' weights, one after the other in `locals`: block by block, for the sum to stay in
+   the nearest cache. */
+static struct merged merge_columns(float *locals, float *weights, Py_ssize_t all, Py_ssize_t start, Py_ssize_t stop,
+                                   const double *log_decays, float threshold, const struct merging *by)
+{
+    struct merged merged = {0};
+    float sum[BLOCK];
+    for (; start < stop; start += BLOCK) {
+        Py_ssize_t columns = lesser(BLOCK, stop - start), workers = (Py_ssize_t)by->turns;
+        memset(sum, 0, sizeof sum);
+        for (Py_ssize_t k = 0; k < workers; k++)
+            take_block(locals + k * all + start, weights + start, (float)exp(log_decays[k]), threshold, sum, columns, &merged);
+        merge_block(weights + start, sum, by->curvatures + start, columns, by, &merged);
+        for (Py_ssize_t k = 0; k < workers; k++)
+            add_block(locals + k * all + start, weights + start, columns);
+    }
+    return merged;
+}
+
+static PyObject *merge_turns(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[4];
+    Py_ssize_t start, stop;
+    struct merging by;
+    struct merged merged;
+    float threshold;
+    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*f", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &by.turn_size))
+        return NULL;
+    Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8;
+    int right = check(b[3].len == b[1].len && b[0].len == workers * b[1].len, "weights, of all workers, and curvatures")
+        && check(0 <= start && start <= stop && stop <= columns, "range of columns");
+    if (right) {
+        by.curvatures = b[3].buf, by.turns = (float)workers, by.log_decay = 0;
+        for (Py_ssize_t k = 0; k < workers; k++)
+            by.log_decay += (float)((double *)b[2].buf)[k];
+        merged = merge_columns(b[0].buf, b[1].buf, columns, start, stop, b[2].buf, threshold, &by);
+    }
+    release_all(b, 4);
+    return right ? Py_BuildValue("LLLd", (long long)merged.sent, (long long)merged.changed, (long long)merged.columns,
+                                 merged.gains)
+                 : NULL;
 }
 
 static PyObject *merge(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[3];
-    double log_decay;
-    if (!PyArg_ParseTuple(arguments, "w*y*y*d", &b[0], &b[1], &b[2], &log_decay))
+    struct merging by;
+    struct merged merged = {0};
+    if (!PyArg_ParseTuple(arguments, "w*y*y*fff", &b[0], &b[1], &b[2], &by.turn_size, &by.turns, &by.log_decay))
         return NULL;
-    int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, gains and changes");
+    int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
+    by.curvatures = b[2].buf;
     if (right)
-        merge_each(b[0].buf, b[1].buf, b[2].buf, b[0].len / 4, (float)log_decay);
+        merge_block(b[0].buf, b[1].buf, b[2].buf, b[0].len / 4, &by, &merged);
     release_all(b, 3);
-    return right ? Py_NewRef(Py_None) : NULL;
-}
-
-WITH_WIDE_VECTORS static void damp_each(const float *curvatures, float turn_size, float turns, float *gains,
-                                        Py_ssize_t columns)
-{
-    #pragma omp simd
-    for (Py_ssize_t j = 0; j < columns; j++)
-        gains[j] = damped(curvatures[j] * turn_size, turns);
-}
-
-static PyObject *damping(PyObject *module, PyObject *arguments)
-{
-    Py_buffer b[2];
-    float turn_size, turns;
-    if (!PyArg_ParseTuple(arguments, "y*ffw*", &b[0], &turn_size, &turns, &b[1]))
-        return NULL;
-    int right = check(b[0].len == b[1].len, "curvatures and gains");
-    if (right)
-        damp_each(b[0].buf, turn_size, turns, b[1].buf, b[0].len / 4);
-    release_all(b, 2);
-    return right ? Py_NewRef(Py_None) : NULL;
+    return right ? Py_BuildValue("Ld", (long long)merged.columns, merged.gains) : NULL;
 }
 
 /* average = average + share (scale w - average) */
@@ -130,8 +197,8 @@ static PyObject *blend(PyObject *module, PyObject *arguments)
 
 PyMethodDef vector_methods[] = { /* of the module in _kernel.c */
     {"subtract", subtract, METH_VARARGS, NULL},
+    {"merge_turns", merge_turns, METH_VARARGS, NULL},
     {"merge", merge, METH_VARARGS, NULL},
-    {"damping", damping, METH_VARARGS, NULL},
     {"blend", blend, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -110,8 +110,7 @@ def add_update(
     changed, changes = changed[changes != 0], changes[changes != 0]
     changed_at[changed] = version
     times_changed[changed] += 1
-    gain = np.empty_like(changes)
-    damping(curvatures[changed], turn_size, turns, gain)
+    gain = damping(curvatures[changed], turn_size, turns)
     every = np.float32(version) / times_changed[changed]
     vector[changed] *= 1 + (1 - gain) * np.float32(shrinking) * every
     vector[changed] += gain * changes * np.float32(factor)

@@ -13,13 +13,11 @@ from collections import deque
 
 import numpy as np
 
-from mpisgd.averaging import made_for
 from mpisgd.channel import Channel
-from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
+from mpisgd.merging import Merged, Said, Table, Turn
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
 from mpisgd.rounds import Rounds
-from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import RECENT_TURNS
 
 VERDICT_AFTER = 0.5  # passes
@@ -32,38 +30,31 @@ class Leader:
     """
 
     def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
-        self._channel, self._job = channel, job
-        self._exchange, self._in_memory = rounds.exchange, rounds.in_memory
-        self._weights = ScaledVector(rounds.weights)
-        self._average = made_for(job, np.zeros(job.column_count, np.float32))
+        self._channel, self._job, self._rounds = channel, job, rounds
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None
         self._asked = False
         workers = len(channel.workers)
-        self._round_trips: deque[Float] = deque(maxlen=-(-RECENT_TURNS // workers))
-        self._spent = np.zeros((workers, 2), np.float32)  # s, computing and waiting
-        self._turns = self._changes_sent = self._changes = self._bytes = self._rows = 0
+        self._round_trips: deque[Table] = deque(maxlen=-(-RECENT_TURNS // workers))
+        self._said = np.zeros((len(Turn._fields), workers))  # since the last report, and so on
+        self._merged = np.zeros(len(Merged._fields))
+        self._turns = 0
         self._orders_heard = 0
         self.wants_stop = False
 
-    def after_round(self) -> None:
+    def after_round(self, said: Said, merged: Merged) -> None:
         """Take the round just merged into account, and do what is due."""
-        rows, changes_sent, changes, round_trips, computing = self._exchange.turns.astype(np.float64).T
-        self._rows += int(rows.sum())
-        self._turns += len(rows)
-        self._changes_sent += int(changes_sent.sum())
-        self._changes += int(changes.sum())
-        self._bytes += len(rows) * self._exchange.mine.nbytes
-        if self._rows > int(rows.sum()):  # before the first round there was none
-            self._round_trips.append(round_trips.astype(np.float32))
-        self._spent += np.stack([computing, round_trips], axis=1, dtype=np.float32)
-        passes = self._job.passes(self._rows)
-        self._average.look(self._weights, self._rows)
+        if said.round_trips.all():  # before the first round there was none
+            self._round_trips.append(said.round_trips)
+        self._said += said.table
+        self._merged += merged
+        self._turns += len(said.rows)
+        passes = self._job.passes(self._rounds.rows)
         self._listen()
         if passes >= min(self._verdict_due, self._next_pass):
             self._await_verdict()
-        if passes >= self._next_pass and not self._job.is_done(self._rows):
+        if passes >= self._next_pass and not self._job.is_done(self._rounds.rows):
             self._next_pass, self._verdict_due = int(passes) + 1, passes + VERDICT_AFTER
             self._report(Occasion.PASS)
         elif self._asked:
@@ -98,22 +89,22 @@ class Leader:
         self._verdict, self._verdict_due = None, math.inf
 
     def _report(self, occasion: Occasion) -> None:
+        rounds, said, merged = self._rounds, Said(self._said), Merged(*self._merged.tolist())
         header = ReportHeader(
             occasion=occasion,
-            rows=self._rows,
+            rows=rounds.rows,
             turns=self._turns,
-            changes_sent=self._changes_sent,
-            changes=self._changes,
-            merge_weight=self._exchange.merge_weight,
-            bytes_each_way=self._bytes,
+            changes_sent=int(merged.changes_sent),
+            changes=int(merged.changes),
+            merge_weight=merged.gains / max(1, merged.columns),
+            bytes_each_way=self._turns * rounds.bytes_each_way,
             rounds=len(self._round_trips),
-            workers=len(self._spent),
-            in_memory=self._in_memory,
+            workers=len(said.rows),
+            in_memory=rounds.in_memory,
         )
         round_trips = np.array(self._round_trips, np.float32)
-        measured = self._average.weights(self._weights).vector
-        self._channel.leader_report(pack_report(header, round_trips, self._spent, measured))
+        spent = np.stack([said.computing, said.round_trips], axis=1, dtype=np.float32)  # with waiting
+        self._channel.leader_report(pack_report(header, round_trips, spent, rounds.measured()))
         self._round_trips.clear()
-        self._spent[:] = 0
+        self._said[:] = self._merged[:] = self._turns = 0
         self._asked = self._asked and occasion is not Occasion.TIME
-        self._turns = self._changes_sent = self._changes = self._bytes = 0

@@ -17,102 +17,89 @@ damped  g_j = (1 + A_j) / (1 + P A_j), A_j = eta m h_j for m rows a turn, step s
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Merge
 
-WORKER_SLOTS = 5  # of each worker: rows, changes sent, changes (exact up to 2^24), round trip before, computing (s)
-SHARED_SLOTS = 2  # stop, sum of log decays
-ALL = slice(None)
+Table = NDArray[np.float64]
 
 
-class Exchange:
-    """A worker's end of a round: the float32 buffer that it adds, the sum of all workers', and the merging of the sum.
+class Turn(NamedTuple):
+    """What a worker says of its turn to all others, in numbers."""
 
-    A buffer is changes (column_count) and slots. A worker writes its own slots and leaves those of others 0. Nothing is
-    allocated from round to round. `curvatures` are the beginning's, float32 (column_count,).
+    rows: float
+    log_decay: float
+    computing: float  # s
+    round_trip: float  # s, of the round before; 0: there was none
+    stop: float  # not 0: this round is the last
 
-    mine     what this worker adds, float32 (`buffer_length`,), zeros at first: made here unless it is given
-    total    the sum of all workers', likewise; where `add_up` makes it, of their changes alone. Others' parts of it are
-             read for `merge_weight`
-    changes  the view of this worker's changes of the weights, float32 (column_count,); written before `fill_slots`
+
+class Said:
+    """What all workers said of their turns.
+
+    table  float64 (fields of `Turn`, workers)
     """
 
-    def __init__(
-        self, workers: int, rule: Merge, curvatures: Float, mine: Float | None = None, total: Float | None = None
-    ) -> None:
-        self._columns, self._workers = len(curvatures), workers
-        self._curvatures = curvatures if rule == "damped" else None
-        self._gains = np.full(self._columns, 1 / workers if rule == "mean" else 1, np.float32)
-        self._turn_size = 0.0
-        length = buffer_length(self._columns, workers)
-        self.mine = np.zeros(length, np.float32) if mine is None else mine
-        self.total = np.zeros(length, np.float32) if total is None else total
-        self.changes = self.mine[: self._columns]
-        self._slots = np.zeros(length - self._columns, np.float32)  # the sum of all workers'
-
-    def fill_slots(
-        self,
-        worker: int,
-        *,
-        rows: int,
-        changes_sent: int,
-        changes: int,
-        round_trip: float,
-        computing: float,
-        log_decay: float,
-        stop: bool,
-    ) -> None:
-        """Complete this worker's part of the round.
-
-        `worker` counts from 1. `stop` is the word of one worker, which all hear, that this round is the last.
-        """
-        slots = self.mine[self._columns :]
-        slots[:SHARED_SLOTS] = stop, log_decay
-        self._of_workers(slots)[worker - 1] = rows, changes_sent, changes, round_trip, computing
-
-    def add_up(self, buffers: Float, part: slice) -> None:
-        """Make a part of the sum, and of the slots all of it, from all workers' buffers, float32 (workers, length)."""
-        np.add.reduce(buffers[:, part], axis=0, out=self.total[part])
-        np.add.reduce(buffers[:, self._columns :], axis=0, out=self._slots)
-
-    def take_sum(self) -> None:
-        """Take the sum of all workers' buffers, slots and all, from `total`."""
-        self._slots[:] = self.total[self._columns :]
-
-    def merge(self, weights: Float, step_size: float, part: slice = ALL) -> None:
-        """Apply a part of the sum of turns at this step size to `weights` in place; the same on whichever worker."""
-        self._turn_size = step_size * float(self.turns[:, 0].mean(dtype=np.float64))
-        self._damp(part)
-        vector_loops.merge(weights[part], self._gains[part], self.total[: self._columns][part], float(self._slots[1]))
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.rows, self.log_decays, self.computing, self.round_trips, self._stops = table
 
     @property
-    def stops(self) -> bool:
-        """Whether the round just summed is the last."""
-        return bool(self._slots[0])
-
-    @property
-    def turns(self) -> Float:
-        """What every worker wrote to its slots in the round just summed, (workers, WORKER_SLOTS)."""
-        return self._of_workers(self._slots)
-
-    @property
-    def merge_weight(self) -> float:
-        """The mean gain of the changes in the round just merged, of all columns; 0 if there were none."""
-        self._damp(ALL)
-        changed = self.total[: self._columns] != 0
-        return float(self._gains[changed].mean(dtype=np.float64)) if changed.any() else 0.0
-
-    def _damp(self, part: slice) -> None:
-        if self._curvatures is not None:
-            vector_loops.damping(self._curvatures[part], self._turn_size, self._workers, self._gains[part])
-
-    def _of_workers(self, slots: Float) -> Float:
-        return slots[SHARED_SLOTS:].reshape(self._workers, WORKER_SLOTS)
+    def stop(self) -> bool:
+        """Whether the round is the last."""
+        return bool(self._stops.any())
 
 
-def buffer_length(columns: int, workers: int) -> int:
-    """Return the length of a buffer."""
-    return columns + SHARED_SLOTS + WORKER_SLOTS * workers
+class Merged(NamedTuple):
+    """What has become of a round, or of a part of its columns, in numbers."""
+
+    changes_sent: float
+    changes: float  # those held back included
+    columns: float  # with changes that were sent
+    gains: float  # sum of what their changes were multiplied by
+
+
+class Merging:
+    """The rule, for so many workers; `curvatures` are the beginning's, float32 (column_count,)."""
+
+    def __init__(self, workers: int, rule: Merge, curvatures: Float, threshold: float = 0.0) -> None:
+        self._workers, self._threshold = workers, threshold
+        # `sum` is `damped` without curvature, `mean` that with one as large as can be
+        self._curvatures = {
+            "damped": curvatures,
+            "sum": np.zeros_like(curvatures),
+            "mean": np.full_like(curvatures, np.finfo(np.float32).max),
+        }[rule]
+
+    def merge_sum(self, weights: Float, changes: Float, said: Said, step_size: float) -> tuple[int, float]:
+        """Merge the sum of all workers' changes into `weights`; return the last two of `Merged`."""
+        return vector_loops.merge(
+            weights,
+            changes,
+            self._curvatures,
+            turn_size=self._turn_size(said, step_size),
+            turns=self._workers,
+            log_decay=float(said.log_decays.sum()),
+        )
+
+    def merge_part(self, locals_: Float, weights: Float, part: slice, said: Said, step_size: float) -> Merged:
+        """Merge a part of the columns of all workers' weights into `weights`: see `vector_loops.merge_turns`."""
+        return Merged(
+            *vector_loops.merge_turns(
+                locals_,
+                weights,
+                part,
+                said.log_decays,
+                threshold=self._threshold,
+                curvatures=self._curvatures,
+                turn_size=self._turn_size(said, step_size),
+            )
+        )
+
+    def _turn_size(self, said: Said, step_size: float) -> float:
+        return step_size * float(said.rows.mean())

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from mpisgd import turn_cost, vector_loops
+from mpisgd import turn_cost
 from mpisgd.beginning import (
     SAMPLE_ROWS,
     Beginning,
@@ -31,7 +31,6 @@ from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import memory_for
 from mpisgd.step_search import StepSearch, Trial, tried_by
-from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys
 from mpisgd.worker_exchange import exchange_for
 
@@ -110,39 +109,17 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
     job, rounds = beginning.job, rounds_for(channel, beginning, memory)
-    shared, exchange = rounds.weights, rounds.exchange
     leader = Leader(channel, job, rounds) if channel.rank == LEADER else None
-    local = ScaledVector(shared.copy())
-    threshold = job.config.gradient_threshold
-    rows_done, round_trip = 0, 0.0
-    while not (job.is_done(rows_done) or exchange.stops):
-        step_size = job.step_size(rows_done)
+    stops = False
+    while not (job.is_done(rounds.rows) or stops):
+        step_size = job.step_size(rounds.rows)
         began = channel.now()
-        rows = learner.turn(local, step_size)
+        rows = learner.turn(rounds.local, step_size)
         computing = channel.now() - began
-        changes_sent, changes = vector_loops.subtract(local.vector, shared, local.scale, threshold, exchange.changes)
-        withheld = None
-        if threshold > 0:
-            sent = exchange.changes != 0
-            withheld = np.where(sent, np.float32(0), (local.vector - shared) * np.float32(local.scale))
-        exchange.fill_slots(
-            channel.rank,
-            rows=rows,
-            changes_sent=changes_sent,
-            changes=changes,
-            round_trip=round_trip,
-            computing=computing,
-            log_decay=float(np.log(local.scale)),
-            stop=leader is not None and leader.wants_stop,
-        )
-        round_trip = rounds.merge(step_size)
-        rows_done += int(exchange.turns[:, 0].sum(dtype=np.float64))
+        said, merged = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
+        stops = said.stop
         if leader is not None:
-            leader.after_round()
-        np.copyto(local.vector, shared)
-        local.scale = 1.0
-        if withheld is not None:
-            local.vector += withheld
+            leader.after_round(said, merged)
     _end_sync(channel, leader)
 
 

@@ -1,8 +1,8 @@
 """Lock step: how the turns of a round become the common weights, through memory that the workers share or by Allreduce.
 
-On one node every worker writes its changes where all can read them, adds up a part of the columns over all workers and
-merges it into weights that are there but once. Elsewhere one Allreduce gives every worker the sum, which it merges into
-weights of its own.
+On one node every worker learns where all can read it, and merges a part of the columns of all workers into weights that
+are there but once. Elsewhere one Allreduce gives every worker the sum of the changes, which it merges into weights of
+its own.
 """
 
 from __future__ import annotations
@@ -11,86 +11,152 @@ from typing import Protocol
 
 import numpy as np
 
+from mpisgd import vector_loops
+from mpisgd.averaging import Latest, made_for
 from mpisgd.beginning import Beginning
-from mpisgd.channel import Channel
+from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.merging import Exchange, buffer_length
+from mpisgd.merging import Merged, Merging, Said, Turn
 from mpisgd.shared_memory import SharedMemory
+from mpisgd.svm import ScaledVector
+
+COUNTS = 2  # that go with the sum: changes sent, and changes
 
 
 class Rounds(Protocol):
     """What merges the rounds.
 
-    exchange  this worker's end of them
-    weights   the common weights, float32 (column_count,), for reading: they change with `merge` alone
-    in_memory whether they are in memory that the workers share
+    local           what this worker learns with; after `merge` the common weights and what the threshold held back
+    rows            that all workers have processed
+    in_memory       whether the common weights are in memory that the workers share
+    bytes_each_way  of a turn, as a message
     """
 
-    exchange: Exchange
-    weights: Float
+    local: ScaledVector
+    rows: int
     in_memory: bool
+    bytes_each_way: int
 
-    def merge(self, step_size: float) -> float:
-        """Merge the turns of all workers at this step size; return the seconds it took, with waiting for others."""
+    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
+        """Merge the turns of all workers at this step size; this worker's took so many rows and seconds.
+
+        `stop` is the leader's word, which all hear, that this round is the last.
+        """
+        ...
+
+    def measured(self) -> Float:
+        """Return a copy of what the run is measured by, float32 (column_count,); the leader alone has it."""
         ...
 
 
 class ByAllreduce:
-    """`Rounds` among any workers."""
+    """`Rounds` among any workers.
+
+    The buffer that is added up is all changes, and for each worker its `Turn` and counts, where others have zeros: in
+    float32, so exact up to 2^24.
+    """
 
     in_memory = False
 
     def __init__(self, channel: Channel, beginning: Beginning) -> None:
-        self._channel = channel
-        self.exchange = Exchange(beginning.job.workers, beginning.job.config.merge, beginning.curvatures)
-        self.weights = beginning.weights.copy()
+        job, columns = beginning.job, len(beginning.weights)
+        self._channel, self._columns = channel, columns
+        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures)
+        self._threshold = job.config.gradient_threshold
+        self._mine = np.zeros(columns + (len(Turn._fields) + COUNTS) * job.workers, np.float32)
+        self._sum = np.zeros_like(self._mine)
+        self._weights = beginning.weights.copy()
+        self._average = made_for(job, np.zeros(columns, np.float32)) if channel.rank == LEADER else Latest()
+        self._round_trip = 0.0
+        self.local, self.rows, self.bytes_each_way = ScaledVector(self._weights.copy()), 0, self._mine.nbytes
 
-    def merge(self, step_size: float) -> float:
+    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
         """See `Rounds`."""
+        local, weights, changes = self.local, self._weights, self._mine[: self._columns]
+        counts = vector_loops.subtract(local.vector, weights, local.scale, self._threshold, changes)
+        held_back: Float | float = 0.0
+        if self._threshold > 0:
+            held_back = np.where(changes != 0, np.float32(0), (local.vector - weights) * np.float32(local.scale))
+        turn = Turn(rows, float(np.log(local.scale)), computing, self._round_trip, stop)
+        self._table(self._mine)[:, self._channel.rank - 1] = *turn, *counts
         began = self._channel.now()
-        self._channel.worker_merge(self.exchange.mine, self.exchange.total)
-        self.exchange.take_sum()
-        self.exchange.merge(self.weights, step_size)
-        return self._channel.now() - began
+        self._channel.worker_merge(self._mine, self._sum)
+        table = self._table(self._sum).astype(np.float64)
+        said, (sent, changed) = Said(table[:-COUNTS]), table[-COUNTS:].sum(axis=1).tolist()
+        merged = self._merging.merge_sum(weights, self._sum[: self._columns], said, step_size)
+        self.rows += int(said.rows.sum())
+        self._average.look(ScaledVector(weights), self.rows)
+        np.add(weights, held_back, out=local.vector)
+        local.scale = 1.0
+        self._round_trip = self._channel.now() - began
+        return said, Merged(sent, changed, *merged)
+
+    def measured(self) -> Float:
+        """See `Rounds`."""
+        return self._average.weights(ScaledVector(self._weights)).vector
+
+    def _table(self, buffer: Float) -> Float:
+        return buffer[self._columns :].reshape(len(Turn._fields) + COUNTS, -1)
 
 
 class InMemory:
-    """`Rounds` among workers on one node: arrays of each worker's buffer, of their sum and of the weights.
+    """`Rounds` among workers on one node.
 
-    The buffers must be zeros but for the slots that their workers write, and nobody may be reading the weights: so they
-    are at first, and after `merge`.
+    All meet before, when everyone has learnt, and after, when all parts are merged. In between nobody looks at its own
+    weights; before and after nobody at those of others, nor writes the common ones.
     """
 
     in_memory = True
 
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
-        job, worker = beginning.job, channel.rank - 1
-        self._channel, self._memory = channel, memory
-        self._buffers, total, self.weights = memory.arrays
+        job, self._worker = beginning.job, channel.rank - 1
+        self._job, self._channel, self._memory = job, channel, memory
+        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures, job.config.gradient_threshold)
+        self._locals, self._weights, self._averages, self._turns, self._merged = memory.arrays
         # of the columns, even ones; with fewer columns than workers some have none
         bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
-        self._part = slice(*bounds[worker : worker + 2])
-        self.exchange = Exchange(
-            job.workers, job.config.merge, beginning.curvatures, mine=self._buffers[worker], total=total
-        )
-        self.weights[self._part] = beginning.weights[self._part]
+        self._part = slice(*bounds[self._worker : self._worker + 2])
+        self._weights[self._part], self._averages[self._part] = beginning.weights[self._part], 0
+        self._average = made_for(job, self._averages[self._part])
+        self._round_trip = 0.0
+        self.local, self.rows = ScaledVector(self._locals[self._worker]), 0
+        self.local.vector[:] = beginning.weights
+        self.bytes_each_way = self._weights.nbytes + self._turns.nbytes
         memory.meet()
 
-    def merge(self, step_size: float) -> float:
-        """See `Rounds`. Nobody writes what another may still read: all meet before and after the merging."""
+    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
+        """See `Rounds`."""
+        turn = Turn(rows, float(np.log(self.local.scale)), computing, self._round_trip, stop)
         began = self._channel.now()
+        self._turns[:, self._worker] = turn
         self._memory.meet()
-        self.exchange.add_up(self._buffers, self._part)
-        self.exchange.merge(self.weights, step_size, self._part)
+        said = Said(self._turns.copy())
+        self._merged[self._worker] = self._merging.merge_part(self._locals, self._weights, self._part, said, step_size)
+        self.rows += int(said.rows.sum())
+        self._average.look(ScaledVector(self._weights[self._part]), self.rows)
         self._memory.meet()
-        return self._channel.now() - began
+        self.local.scale = 1.0
+        self._round_trip = self._channel.now() - began
+        return said, Merged(*self._merged.sum(axis=0).tolist())
+
+    def measured(self) -> Float:
+        """See `Rounds`."""
+        average = made_for(self._job, self._averages)
+        average.state = self._average.state
+        return average.weights(ScaledVector(self._weights)).vector
 
 
 def shared_memory_for(channel: Channel, job: Job) -> SharedMemory | None:
     """Return memory for `InMemory`, if the workers can share it. Collective among them."""
-    length, float32 = buffer_length(job.column_count, job.workers), np.dtype(np.float32)
-    shapes = (((job.workers, length), float32), ((length,), float32), ((job.column_count,), float32))
+    columns, float32, float64 = job.column_count, np.dtype(np.float32), np.dtype(np.float64)
+    shapes = (
+        ((job.workers, columns), float32),
+        ((columns,), float32),
+        ((columns,), float32),
+        ((len(Turn._fields), job.workers), float64),
+        ((job.workers, len(Merged._fields)), float64),
+    )
     return channel.worker_share_memory(shapes, willing=job.config.shared_memory == "auto")
 
 

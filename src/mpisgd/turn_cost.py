@@ -64,14 +64,7 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -
 def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
     """Return the time of a round in which nobody has changed anything."""
     rounds = rounds_for(channel, beginning, memory)
-
-    def merge_nothing() -> None:
-        rounds.exchange.fill_slots(
-            channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
-        )
-        rounds.merge(step_size=0.0)
-
-    return _median_seconds(channel, merge_nothing)
+    return _median_seconds(channel, lambda: rounds.merge(rows=0, computing=0.0, step_size=0.0))
 
 
 def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
@@ -89,7 +82,7 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, turn_size=0.0))
 
 
-def _median_seconds(channel: Channel, exchange: Callable[[], None]) -> float:
+def _median_seconds(channel: Channel, exchange: Callable[[], object]) -> float:
     seconds = []
     for _ in range(EXCHANGES):
         began = channel.now()

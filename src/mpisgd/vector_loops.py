@@ -6,6 +6,8 @@ side; in NumPy the same takes a dozen passes and as many arrays.
 All vectors are float32 (column_count,).
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,23 +43,73 @@ def subtract(
     return int(np.count_nonzero(changes)), changed
 
 
-def merge(weights: Float, gains: Float, changes: Float, log_decay: float) -> None:
-    """Change `weights` to exp(g L) w + g d, in place: gains g, 0 < g <= 1, and changes d of every column, L <= 0."""
+def merge(
+    weights: Float, changes: Float, curvatures: Float, *, turn_size: float, turns: int, log_decay: float
+) -> tuple[int, float]:
+    """Change `weights` to exp(g L) w + g d, in place: changes d, L = `log_decay`, g the `damping` of each column.
+
+    Returns how many columns have changes, and the sum of their gains.
+    """
     if _kernel is not None:
-        _kernel.merge(weights, gains, changes, log_decay)
-        return
+        columns, sum_of_gains = _kernel.merge(weights, changes, curvatures, turn_size, turns, log_decay)
+        return int(columns), float(sum_of_gains)
+    gains = damping(curvatures, turn_size, turns)
     weights *= np.exp(gains * np.float32(log_decay))
     weights += gains * changes
+    changed = changes != 0
+    return int(np.count_nonzero(changed)), float(gains[changed].sum(dtype=np.float64))
 
 
-def damping(curvatures: Float, turn_size: float, turns: int, gains: Float) -> None:
-    """Write (1 + a) / (1 + turns a), a = turn_size times the curvature, to `gains`: see `merging`."""
+def merge_turns(
+    locals_: Float,
+    weights: Float,
+    part: slice,
+    log_decays: NDArray[np.float64],
+    *,
+    threshold: float,
+    curvatures: Float,
+    turn_size: float,
+) -> tuple[int, int, int, float]:
+    """Merge a part of the turns of all workers into `weights`, and let them have it.
+
+    locals_     all workers' weights after their turns, (workers, column_count), but for their decays, of which
+                `log_decays` are the logs, (workers,). Left are the new weights and, added to them, what was held back:
+                changes up to the threshold.
+
+    Returns how many changes were sent, and how many there are with those held back; how many columns have changes that
+    were sent, and the sum of their gains.
+    """
     if _kernel is not None:
-        _kernel.damping(curvatures, turn_size, turns, gains)
-        return
+        sent, changed, columns, sum_of_gains = _kernel.merge_turns(
+            locals_, weights, part.start, part.stop, log_decays, threshold, curvatures, turn_size
+        )
+        return int(sent), int(changed), int(columns), float(sum_of_gains)
+    mine, shared = locals_[:, part], weights[part]
+    changes = np.empty_like(mine)
+    counts = [
+        subtract(local, shared, math.exp(log_decay), threshold, into)
+        for local, log_decay, into in zip(mine, log_decays.tolist(), changes, strict=True)
+    ]
+    held_back = (mine - shared) * np.exp(log_decays).astype(np.float32)[:, np.newaxis]
+    held_back[changes != 0] = 0
+    columns, sum_of_gains = merge(
+        shared,
+        changes.sum(axis=0),
+        curvatures[part],
+        turn_size=turn_size,
+        turns=len(locals_),
+        log_decay=float(log_decays.sum()),
+    )
+    mine[:] = held_back + shared
+    return sum(sent for sent, _ in counts), sum(changed for _, changed in counts), columns, sum_of_gains
+
+
+def damping(curvatures: Float, turn_size: float, turns: int) -> Float:
+    """Return (1 + a) / (1 + turns a), a = turn_size times the curvature: see `merging`."""
     least = np.float32(1 / turns)
-    a = curvatures * np.float32(turn_size)
-    np.add(least, (1 - least) / (1 + np.float32(turns) * a), out=gains)
+    with np.errstate(over="ignore"):
+        gains: Float = least + (1 - least) / (1 + np.float32(turns) * (curvatures * np.float32(turn_size)))
+    return gains
 
 
 def blend(average: Float, weights: Float, share: float, scale: float) -> None:

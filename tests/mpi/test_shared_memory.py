@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from mpisgd import shared_memory
 from mpisgd.beginning import Beginning
-from mpisgd.channel import SERVER, Channel
+from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
@@ -121,33 +121,29 @@ def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int)
     beginning = Beginning(job, np.arange(columns, dtype=np.float32), np.full(columns, 0.5, np.float32))
     memory = shared_memory_for(channel, job)
     found = [merged(channel, rounds_for(channel, beginning, some)) for some in (memory, memory, None)]
-    np.testing.assert_array_equal(found[1], found[0])
-    np.testing.assert_allclose(found[2], found[0], rtol=1e-5, atol=1e-4)
+    for again, first, by_allreduce in zip(found[1], found[0], found[2], strict=True):
+        np.testing.assert_array_equal(again, first)
+        np.testing.assert_allclose(by_allreduce, first, rtol=1e-5, atol=1e-4)
     assert [type(rounds_for(channel, beginning, some)) for some in (memory, None)] == [InMemory, ByAllreduce]
     assert memory is not None
     memory.free()
 
 
-def merged(channel: Channel, some: Rounds) -> np.ndarray:
-    """Return the weights after three rounds, at the end of which the workers meet."""
+def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
+    """Return, after three rounds, a worker's weights, what the leader measures, and all that was counted."""
+    counts = []
     for turn in range(3):
-        some.exchange.changes[:] = channel.rank * np.sin(np.arange(len(some.weights)) + turn)
-        some.exchange.fill_slots(
-            channel.rank,
-            rows=channel.rank,
-            changes_sent=1,
-            changes=1,
-            round_trip=0.0,
-            computing=0.0,
-            log_decay=-0.01,
-            stop=turn == 2,
-        )
-        some.merge(step_size=0.1)
-        assert some.exchange.stops == (turn == 2)
-    found = some.weights.copy()
-    some.exchange.changes[:] = 0
-    some.exchange.fill_slots(
-        channel.rank, rows=0, changes_sent=0, changes=0, round_trip=0, computing=0, log_decay=0, stop=False
-    )
-    some.merge(step_size=0.0)  # nobody goes on before all have looked
+        some.local.vector += channel.rank * np.sin(np.arange(len(some.local.vector)) + turn, dtype=np.float32)
+        some.local.scale *= 0.99
+        said, counted = some.merge(rows=channel.rank, computing=0.5, step_size=0.1, stop=turn == 2)
+        assert said.stop == (turn == 2)
+        assert said.rows.tolist() == list(channel.workers)
+        assert said.computing.tolist() == [0.5] * len(channel.workers)
+        assert all(said.round_trips > 0) == (turn > 0)
+        counts.append(counted)
+    found = [some.local.vector.copy(), np.array(counts)]
+    if channel.rank == LEADER:
+        found.append(some.measured())
+    channel.worker_sum(np.zeros(1))  # nobody begins anew before the leader has looked
+    assert some.rows == 3 * sum(channel.workers)
     return found

@@ -64,11 +64,11 @@ class TurnStatistics:
     def count_all(self, turns: Records) -> None:
         """Count turns in order, as `count` does one after the other."""
         of = dict(zip(Record._fields, turns.T, strict=True))
-        _count_values(self._staleness, of["staleness"])
-        _count_values(self._turns_ahead, of["ahead"][of["ahead"] >= 0])
+        self._staleness.update(_whole(of["staleness"]))
+        self._turns_ahead.update(_whole(of["ahead"][of["ahead"] >= 0]))
         measured = of["round_trip"] > 0
         self._round_trips.extend(of["round_trip"][measured].tolist())
-        for worker in map(int, np.unique(of["worker"])):
+        for worker in set(_whole(of["worker"])):
             own = of["worker"] == worker
             self._computing[worker] += float(of["computing"][own].sum())
             self._waiting[worker] += float(of["waiting"][own].sum())
@@ -136,10 +136,9 @@ def percentile(values: Sequence[float] | deque[float], percent: int) -> float:
     return float(sorted(values)[-(-len(values) * percent // 100) - 1]) if values else 0.0
 
 
-def _count_values(counts: Counter[int], values: NDArray[np.float64]) -> None:
-    found, times = np.unique(values, return_counts=True)
-    for value, count in zip(found.tolist(), times.tolist(), strict=True):
-        counts[int(value)] += count
+def _whole(values: NDArray[np.float64]) -> list[int]:
+    numbers: list[int] = values.astype(np.int64).tolist()
+    return numbers
 
 
 def _ordered(counts: Counter[int]) -> dict[str, int]:

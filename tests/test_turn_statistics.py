@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisgd import turn_statistics
-from mpisgd.turn_statistics import Record, TurnStatistics, percentile
+from mpisgd.turn_statistics import Record, TurnStatistics, percentiles
 from strategies import examples, record_of
 
 times = st.integers(1, 1000).map(lambda n: n / 8)  # sums of these are exact
@@ -42,9 +42,9 @@ def naive_percentile(values: list[float], percent: int) -> float:
 
 
 @examples
-@given(st.lists(times, max_size=40), st.integers(1, 100))
-def test_percentiles(values: list[float], percent: int) -> None:
-    assert percentile(values, percent) == naive_percentile(values, percent)
+@given(st.lists(times, max_size=40), st.integers(1, 100), st.integers(1, 100))
+def test_percentiles(values: list[float], one: int, other: int) -> None:
+    assert percentiles(values, one, other) == [naive_percentile(values, one), naive_percentile(values, other)]
 
 
 @examples

@@ -96,9 +96,10 @@ class TurnStatistics:
 
     def summary(self) -> dict[str, Any]:
         """Return what a line of the log says of the turns so far."""
+        p50, p99 = percentiles(self._round_trips, 50, 99)
         return {
-            "round_trip_p50": percentile(self._round_trips, 50),
-            "round_trip_p99": percentile(self._round_trips, 99),
+            "round_trip_p50": p50,
+            "round_trip_p99": p99,
             "merge_weight": self._gains / max(1, self._merged),
             "staleness_p50": self._median_staleness(),
             "staleness_max": max(self._staleness, default=0),
@@ -112,11 +113,11 @@ class TurnStatistics:
 
     def _of(self, worker: int, seconds: float) -> dict[str, float]:
         """Return a worker's round trips, and what part of so many seconds it spent how: exchanging is the rest."""
-        times = self._of_worker[worker]
+        p50, p99 = percentiles(self._of_worker[worker], 50, 99)
         computing, waiting = (spent[worker] / seconds if seconds else 0.0 for spent in (self._computing, self._waiting))
         return {
-            "round_trip_p50": percentile(times, 50),
-            "round_trip_p99": percentile(times, 99),
+            "round_trip_p50": p50,
+            "round_trip_p99": p99,
             "computing": computing,
             "waiting": waiting,
             "exchanging": max(0.0, 1 - computing - waiting),
@@ -131,9 +132,13 @@ class TurnStatistics:
         return 0
 
 
-def percentile(values: Sequence[float] | deque[float], percent: int) -> float:
-    """Return the smallest value that so many per cent of all are no larger than; 0 of none."""
-    return float(sorted(values)[-(-len(values) * percent // 100) - 1]) if values else 0.0
+def percentiles(values: Sequence[float] | deque[float], *percents: int) -> list[float]:
+    """Return for each the smallest value that so many per cent of all are no larger than; 0 of none."""
+    if not values:
+        return [0.0] * len(percents)
+    places = [-(-len(values) * percent // 100) - 1 for percent in percents]
+    found: list[float] = np.partition(np.fromiter(values, np.float64, len(values)), places)[places].tolist()
+    return found
 
 
 def _whole(values: NDArray[np.float64]) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd import vector_loops
-from mpisgd.merging import Merged, Merging, Said, Turn
+from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts
 from slow_twin import merged
 from strategies import examples, ordinary, vectors
 
@@ -25,17 +25,19 @@ def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Ve
     workers = len(decays)
     curvatures = np.ones(len(shared), np.float32) if curved is None else np.array(curved, np.float32)
     weights, whole = shared.copy(), sum(changes, np.zeros_like(shared))
-    columns, gains = Merging(workers, rule, curvatures).merge_sum(weights, whole, said_of(decays), STEP_SIZE)
+    columns, gains = Merging(workers, rule, curvatures).merge_sum(weights, whole, facts_of(decays), STEP_SIZE)
     assert columns == np.count_nonzero(whole)
-    assert columns / workers * (1 - 1e-6) <= gains <= columns * (1 + 1e-6)
+    size = STEP_SIZE * (workers - 1) / 2 * curvatures.astype(np.float64)
+    each = {"mean": 1 / workers, "sum": 1.0, "damped": (1 + size) / (1 + workers * size)}[rule]
+    assert gains == pytest.approx(np.where(whole != 0, each, 0).sum(), rel=1e-5)
     return weights
 
 
-def said_of(decays: list[float]) -> Said:
+def facts_of(decays: list[float]) -> RoundFacts:
     """Return what workers with turns of 0, 1, 2 ... rows and these decays say of them."""
-    table = np.zeros((len(Turn._fields), len(decays)))
+    table = np.zeros((len(TurnFacts._fields), len(decays)))
     table[:2] = np.arange(len(decays)), np.log(decays)
-    return Said(table)
+    return RoundFacts(table)
 
 
 @st.composite
@@ -109,9 +111,9 @@ def test_where_penalty_and_losses_balance_no_rule_moves_the_weights(rule: str) -
 
 @pytest.mark.parametrize("stops", [[0, 0, 0], [1, 0, 0]])
 def test_a_round_is_the_last_when_a_worker_says_so(stops: list[float]) -> None:
-    said = said_of([1.0] * 3)
-    said.table[Turn._fields.index("stop")] = stops
-    assert said.stop == any(stops)
+    facts = facts_of([1.0] * 3)
+    facts.table[TurnFacts._fields.index("stop")] = stops
+    assert facts.stop == any(stops)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 2.0])
@@ -128,17 +130,19 @@ def test_parts_merged_by_several_are_the_sum_merged_by_one(
     locals_ = np.array([shared + d / np.float32(a) for a, d in zip(decays, changes, strict=True)])
     made = (locals_ - shared) * np.exp(np.log(decays))[:, np.newaxis].astype(np.float32)
     large = np.abs(made) > threshold
-    weights, merging = shared.copy(), Merging(workers, rule, curvatures, threshold)
+    weights, merging = shared.copy(), Merging(workers, rule, curvatures)
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(vector_loops, "_kernel", None)
         parts = [
-            merging.merge_part(locals_, weights, part, said_of(decays), STEP_SIZE)
+            merging.merge_part(locals_, weights, part, facts_of(decays), STEP_SIZE, threshold)
             for part in (slice(0, cut), slice(cut, len(shared)))
         ]
-    sums = Merged(*np.sum(parts, axis=0).tolist())
-    expected = after_round(rule, shared, decays, [*np.where(large, made, np.float32(0))], curved=curvatures)
+    sums = MergeCounts(*np.sum(parts, axis=0).tolist())
+    sent = np.where(large, made, np.float32(0))
+    expected = after_round(rule, shared, decays, [*sent], curved=curvatures)
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(locals_, weights + np.where(large, 0, made), rtol=1e-5, atol=1e-4)
     assert (sums.changes_sent, sums.changes) == (np.count_nonzero(large), np.count_nonzero(made))
-    assert sums.columns == np.count_nonzero(np.where(large, made, np.float32(0)).sum(axis=0))
+    by_one = Merging(workers, rule, curvatures).merge_sum(shared.copy(), sent.sum(axis=0), facts_of(decays), STEP_SIZE)
+    assert (sums.columns, sums.gains) == pytest.approx(by_one, rel=1e-5)

@@ -64,21 +64,16 @@ def test_merge_turns(locals_: list[Any], weights: Any, threshold: float, cut: in
     assert_same_both_ways(merge, np.array(locals_), weights, rtol=1e-5)
 
 
-def test_more_columns_than_a_block_are_all_merged() -> None:
-    columns = 5_000
-    locals_, weights = np.full((3, columns), 2, np.float32), np.ones(columns, np.float32)
-    found = vector_loops.merge_turns(
-        locals_,
-        weights,
-        slice(1, columns - 1),
-        np.zeros(3),
-        threshold=0.0,
-        curvatures=np.zeros_like(weights),
-        turn_size=1.0,
+def test_more_columns_than_a_block_in_longer_rows_are_all_merged() -> None:
+    rng, columns = np.random.default_rng(3), 5_000
+    locals_ = rng.normal(size=(3, columns + 8)).astype(np.float32)
+    weights, curvatures = rng.normal(size=columns).astype(np.float32), rng.random(columns, np.float32)
+    merge = lambda *a: vector_loops.merge_turns(  # noqa: E731 - twice
+        *a, slice(1, columns - 1), np.zeros(3), threshold=0.5, curvatures=curvatures, turn_size=2.0
     )
-    assert found == (3 * (columns - 2), 3 * (columns - 2), columns - 2, columns - 2)
-    np.testing.assert_array_equal(weights, [1, *[4] * (columns - 2), 1])
-    np.testing.assert_array_equal(locals_, [[2, *[4] * (columns - 2), 2]] * 3)
+    assert_same_both_ways(merge, locals_, weights, rtol=1e-4)
+    merge_sum = lambda *a: vector_loops.merge(*a, curvatures, turn_size=2.0, turns=3, log_decay=-0.01)  # noqa: E731
+    assert_same_both_ways(merge_sum, weights, locals_[0, :columns].copy(), rtol=1e-4)
 
 
 @examples
@@ -101,7 +96,7 @@ def test_vectors_of_different_lengths_are_refused() -> None:
         lambda: vector_loops.subtract(long, short, 1.0, 0.0, long),
         lambda: vector_loops.merge(long, long, short, turn_size=1.0, turns=2, log_decay=0.0),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), short, slice(0, 1)),
-        lambda: turns_merged(np.zeros((3, COLUMNS), np.float32), long, slice(0, 1)),
+        lambda: turns_merged(np.zeros((2, COLUMNS), np.float32)[:, 1:].copy(), long, slice(0, 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(0, COLUMNS + 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(2, 1)),
         lambda: vector_loops.blend(long, short, 0.5, 1.0),

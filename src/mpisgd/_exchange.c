@@ -1,4 +1,5 @@
-/* The loops of the asynchronous exchange: between a worker's weights and its messages, and between these and the server's.
+/* The loops of the asynchronous exchange: between a worker's weights and its messages, and between these and the server's;
+   and which columns a turn exchanges.
 
    exchange_loops.py is the only caller, says what each function computes, and has the same in NumPy where this file was
    not compiled; tests hold the two to each other.

@@ -42,7 +42,7 @@ struct learning {
 };
 
 int complete(struct rows *rows); /* finds what follows from the buffers, raises ValueError if they do not fit */
-int open_rows(PyObject *tuple, struct rows *rows); /* hogwild_loops.Rows, see "Tuples" below */
+int open_rows(PyObject *tuple, struct rows *rows); /* compiled_loops.Rows, see "Tuples" below */
 void release(struct rows *rows);
 /* Takes one mini-batch step on the rows start:stop; `margins` has room for the batch. */
 void step(const struct rows *rows, const float *labels, const float *squared_norms, int64_t start, int64_t stop,

@@ -95,7 +95,8 @@ WITH_WIDE_VECTORS static void merge_block(float *weights, const float *changes, 
     merged->gains += gains, merged->columns += count;
 }
 
-/* Adds up what a worker sends, and leaves what it holds back in the place of its weights. */
+/* Adds up what a worker sends, and leaves what it holds back in the place of its weights: 0 where it sends, but not a
+   number where that is infinite. */
 WITH_WIDE_VECTORS static void take_block(float *local, const float *weights, float scale, float threshold, float *sum,
                                          Py_ssize_t columns, struct merged *merged)
 {
@@ -118,9 +119,9 @@ WITH_WIDE_VECTORS static void add_block(float *local, const float *weights, Py_s
         local[j] += weights[j];
 }
 
-/* The columns start:stop of all workers' weights, one after the other in `locals`: block by block, for the sum to stay in
-   the nearest cache. */
-static struct merged merge_columns(float *locals, float *weights, Py_ssize_t all, Py_ssize_t start, Py_ssize_t stop,
+/* The columns start:stop of all workers' weights, which begin `stride` apart in `locals`: block by block, for the sum to
+   stay in the nearest cache. */
+static struct merged merge_columns(float *locals, Py_ssize_t stride, float *weights, Py_ssize_t start, Py_ssize_t stop,
                                    const double *log_decays, float threshold, const struct merging *by)
 {
     struct merged merged = {0};
@@ -129,10 +130,11 @@ static struct merged merge_columns(float *locals, float *weights, Py_ssize_t all
         Py_ssize_t columns = lesser(BLOCK, stop - start), workers = (Py_ssize_t)by->turns;
         memset(sum, 0, sizeof sum);
         for (Py_ssize_t k = 0; k < workers; k++)
-            take_block(locals + k * all + start, weights + start, (float)exp(log_decays[k]), threshold, sum, columns, &merged);
+            take_block(locals + k * stride + start, weights + start, (float)exp(log_decays[k]), threshold, sum, columns,
+                       &merged);
         merge_block(weights + start, sum, by->curvatures + start, columns, by, &merged);
         for (Py_ssize_t k = 0; k < workers; k++)
-            add_block(locals + k * all + start, weights + start, columns);
+            add_block(locals + k * stride + start, weights + start, columns);
     }
     return merged;
 }
@@ -146,14 +148,15 @@ static PyObject *merge_turns(PyObject *module, PyObject *arguments)
     float threshold;
     if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*f", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &by.turn_size))
         return NULL;
-    Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8;
-    int right = check(b[3].len == b[1].len && b[0].len == workers * b[1].len, "weights, of all workers, and curvatures")
+    Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8, stride = workers > 0 ? b[0].len / 4 / workers : 0;
+    int right = check(workers > 0 && b[0].len == 4 * workers * stride && stride >= columns, "weights of all workers")
+        && check(b[3].len == b[1].len, "weights and curvatures")
         && check(0 <= start && start <= stop && stop <= columns, "range of columns");
     if (right) {
         by.curvatures = b[3].buf, by.turns = (float)workers, by.log_decay = 0;
         for (Py_ssize_t k = 0; k < workers; k++)
             by.log_decay += (float)((double *)b[2].buf)[k];
-        merged = merge_columns(b[0].buf, b[1].buf, columns, start, stop, b[2].buf, threshold, &by);
+        merged = merge_columns(b[0].buf, stride, b[1].buf, start, stop, b[2].buf, threshold, &by);
     }
     release_all(b, 4);
     return right ? Py_BuildValue("LLLd", (long long)merged.sent, (long long)merged.changed, (long long)merged.columns,
@@ -170,8 +173,9 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
     by.curvatures = b[2].buf;
-    if (right)
-        merge_block(b[0].buf, b[1].buf, b[2].buf, b[0].len / 4, &by, &merged);
+    for (Py_ssize_t start = 0; right && start < b[0].len / 4; start += BLOCK)
+        merge_block((float *)b[0].buf + start, (const float *)b[1].buf + start, by.curvatures + start,
+                    lesser(BLOCK, b[0].len / 4 - start), &by, &merged);
     release_all(b, 3);
     return right ? Py_BuildValue("Ld", (long long)merged.columns, merged.gains) : NULL;
 }

@@ -21,7 +21,7 @@ Float = NDArray[np.float32]
 
 
 class Rows(NamedTuple):
-    """A shard's rows, as all functions here take them; `wide`: the pointers are int64."""
+    """All rows of a shard in one, with arrays as all functions here take; `wide`: the pointers are int64."""
 
     row_pointers: Index
     columns: Index

@@ -1,6 +1,6 @@
 """The loops of the asynchronous exchange, from weights to messages and back: compiled, or NumPy's where they were not.
 
-The compiled ones are in `_exchange.c`, a part of the kernel.
+The compiled ones are in `_exchange.c`, a part of the kernel. So is what finds the columns that each turn exchanges.
 
 Vectors are of shape (column_count,): weights float32, versions int64. A message has **places**: place p is the column
 `columns[p]`, int32, or where `columns` is None p itself. Its content is float32 values, one for each place in order, or

@@ -15,7 +15,7 @@ import numpy as np
 
 from mpisgd.channel import Channel
 from mpisgd.job import Job
-from mpisgd.merging import Merged, Said, Table, Turn
+from mpisgd.merging import MergeCounts, RoundFacts, Table, TurnFacts
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
 from mpisgd.rounds import Rounds
 from mpisgd.turn_statistics import RECENT_TURNS
@@ -37,19 +37,19 @@ class Leader:
         self._asked = False
         workers = len(channel.workers)
         self._round_trips: deque[Table] = deque(maxlen=-(-RECENT_TURNS // workers))
-        self._said = np.zeros((len(Turn._fields), workers))  # since the last report, and so on
-        self._merged = np.zeros(len(Merged._fields))
+        self._facts = np.zeros((len(TurnFacts._fields), workers))  # since the last report, and so on
+        self._merged = np.zeros(len(MergeCounts._fields))
         self._turns = 0
         self._orders_heard = 0
         self.wants_stop = False
 
-    def after_round(self, said: Said, merged: Merged) -> None:
+    def after_round(self, facts: RoundFacts, merged: MergeCounts) -> None:
         """Take the round just merged into account, and do what is due."""
-        if said.round_trips.all():  # before the first round there was none
-            self._round_trips.append(said.round_trips)
-        self._said += said.table
+        if facts.round_trips.all():  # before the first round there was none
+            self._round_trips.append(facts.round_trips)
+        self._facts += facts.table
         self._merged += merged
-        self._turns += len(said.rows)
+        self._turns += len(facts.rows)
         passes = self._job.passes(self._rounds.rows)
         self._listen()
         if passes >= min(self._verdict_due, self._next_pass):
@@ -89,7 +89,7 @@ class Leader:
         self._verdict, self._verdict_due = None, math.inf
 
     def _report(self, occasion: Occasion) -> None:
-        rounds, said, merged = self._rounds, Said(self._said), Merged(*self._merged.tolist())
+        rounds, facts, merged = self._rounds, RoundFacts(self._facts), MergeCounts(*self._merged.tolist())
         header = ReportHeader(
             occasion=occasion,
             rows=rounds.rows,
@@ -99,12 +99,12 @@ class Leader:
             merge_weight=merged.gains / max(1, merged.columns),
             bytes_each_way=self._turns * rounds.bytes_each_way,
             rounds=len(self._round_trips),
-            workers=len(said.rows),
+            workers=len(facts.rows),
             in_memory=rounds.in_memory,
         )
         round_trips = np.array(self._round_trips, np.float32)
-        spent = np.stack([said.computing, said.round_trips], axis=1, dtype=np.float32)  # with waiting
+        spent = np.stack([facts.computing, facts.round_trips], axis=1, dtype=np.float32)  # with waiting
         self._channel.leader_report(pack_report(header, round_trips, spent, rounds.measured()))
         self._round_trips.clear()
-        self._said[:] = self._merged[:] = self._turns = 0
+        self._facts[:] = self._merged[:] = self._turns = 0
         self._asked = self._asked and occasion is not Occasion.TIME

@@ -29,7 +29,7 @@ from mpisgd.config import Merge
 Table = NDArray[np.float64]
 
 
-class Turn(NamedTuple):
+class TurnFacts(NamedTuple):
     """What a worker says of its turn to all others, in numbers."""
 
     rows: float
@@ -39,10 +39,10 @@ class Turn(NamedTuple):
     stop: float  # not 0: this round is the last
 
 
-class Said:
+class RoundFacts:
     """What all workers said of their turns.
 
-    table  float64 (fields of `Turn`, workers)
+    table  float64 (fields of `TurnFacts`, workers)
     """
 
     def __init__(self, table: Table) -> None:
@@ -55,7 +55,7 @@ class Said:
         return bool(self._stops.any())
 
 
-class Merged(NamedTuple):
+class MergeCounts(NamedTuple):
     """What has become of a round, or of a part of its columns, in numbers."""
 
     changes_sent: float
@@ -67,39 +67,41 @@ class Merged(NamedTuple):
 class Merging:
     """The rule, for so many workers; `curvatures` are the beginning's, float32 (column_count,)."""
 
-    def __init__(self, workers: int, rule: Merge, curvatures: Float, threshold: float = 0.0) -> None:
-        self._workers, self._threshold = workers, threshold
-        # `sum` is `damped` without curvature, `mean` that with one as large as can be
+    def __init__(self, workers: int, rule: Merge, curvatures: Float) -> None:
+        self._workers = workers
+        # `sum` is `damped` without curvature, `mean` that with one as large as can be (of turns of some size)
         self._curvatures = {
             "damped": curvatures,
             "sum": np.zeros_like(curvatures),
             "mean": np.full_like(curvatures, np.finfo(np.float32).max),
         }[rule]
 
-    def merge_sum(self, weights: Float, changes: Float, said: Said, step_size: float) -> tuple[int, float]:
-        """Merge the sum of all workers' changes into `weights`; return the last two of `Merged`."""
+    def merge_sum(self, weights: Float, changes: Float, facts: RoundFacts, step_size: float) -> tuple[int, float]:
+        """Merge the sum of all workers' changes into `weights`; return the last two of `MergeCounts`."""
         return vector_loops.merge(
             weights,
             changes,
             self._curvatures,
-            turn_size=self._turn_size(said, step_size),
+            turn_size=self._turn_size(facts, step_size),
             turns=self._workers,
-            log_decay=float(said.log_decays.sum()),
+            log_decay=float(facts.log_decays.sum()),
         )
 
-    def merge_part(self, locals_: Float, weights: Float, part: slice, said: Said, step_size: float) -> Merged:
+    def merge_part(
+        self, locals_: Float, weights: Float, part: slice, facts: RoundFacts, step_size: float, threshold: float
+    ) -> MergeCounts:
         """Merge a part of the columns of all workers' weights into `weights`: see `vector_loops.merge_turns`."""
-        return Merged(
+        return MergeCounts(
             *vector_loops.merge_turns(
                 locals_,
                 weights,
                 part,
-                said.log_decays,
-                threshold=self._threshold,
+                facts.log_decays,
+                threshold=threshold,
                 curvatures=self._curvatures,
-                turn_size=self._turn_size(said, step_size),
+                turn_size=self._turn_size(facts, step_size),
             )
         )
 
-    def _turn_size(self, said: Said, step_size: float) -> float:
-        return step_size * float(said.rows.mean())
+    def _turn_size(self, facts: RoundFacts, step_size: float) -> float:
+        return step_size * float(facts.rows.mean())

@@ -62,8 +62,8 @@ class ReportHeader:
     turns: int
     changes_sent: int
     changes: int  # with those held back by the threshold
-    merge_weight: float  # mean gain of the changes in the last round
-    bytes_each_way: int  # all workers' buffers, wherever they are added up; as many bytes of sums come back
+    merge_weight: float  # mean gain of the weights changed
+    bytes_each_way: int  # all workers' buffers of an Allreduce, or what these would be; as many bytes of sums come back
     rounds: int  # the latest, of which round trips follow
     workers: int
     in_memory: bool  # whether rounds are merged in memory that the workers share

@@ -116,10 +116,10 @@ def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: 
         began = channel.now()
         rows = learner.turn(rounds.local, step_size)
         computing = channel.now() - began
-        said, merged = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
-        stops = said.stop
+        facts, merged = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
+        stops = facts.stop
         if leader is not None:
-            leader.after_round(said, merged)
+            leader.after_round(facts, merged)
     _end_sync(channel, leader)
 
 

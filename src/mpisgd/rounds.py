@@ -17,11 +17,12 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.merging import Merged, Merging, Said, Turn
-from mpisgd.shared_memory import SharedMemory
+from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts
+from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 
 COUNTS = 2  # that go with the sum: changes sent, and changes
+LINE = CACHE_LINE // 4  # weights; no cache line is of two workers
 
 
 class Rounds(Protocol):
@@ -38,7 +39,9 @@ class Rounds(Protocol):
     in_memory: bool
     bytes_each_way: int
 
-    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
+    def merge(
+        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+    ) -> tuple[RoundFacts, MergeCounts]:
         """Merge the turns of all workers at this step size; this worker's took so many rows and seconds.
 
         `stop` is the leader's word, which all hear, that this round is the last.
@@ -53,8 +56,8 @@ class Rounds(Protocol):
 class ByAllreduce:
     """`Rounds` among any workers.
 
-    The buffer that is added up is all changes, and for each worker its `Turn` and counts, where others have zeros: in
-    float32, so exact up to 2^24.
+    The buffer that is added up is all changes, and for each worker its `TurnFacts` and counts, where others have zeros:
+    in float32, so exact up to 2^24.
     """
 
     in_memory = False
@@ -64,40 +67,39 @@ class ByAllreduce:
         self._channel, self._columns = channel, columns
         self._merging = Merging(job.workers, job.config.merge, beginning.curvatures)
         self._threshold = job.config.gradient_threshold
-        self._mine = np.zeros(columns + (len(Turn._fields) + COUNTS) * job.workers, np.float32)
+        self._mine = np.zeros(_buffer_length(job), np.float32)
         self._sum = np.zeros_like(self._mine)
         self._weights = beginning.weights.copy()
         self._average = made_for(job, np.zeros(columns, np.float32)) if channel.rank == LEADER else Latest()
         self._round_trip = 0.0
         self.local, self.rows, self.bytes_each_way = ScaledVector(self._weights.copy()), 0, self._mine.nbytes
 
-    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
+    def merge(
+        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+    ) -> tuple[RoundFacts, MergeCounts]:
         """See `Rounds`."""
-        local, weights, changes = self.local, self._weights, self._mine[: self._columns]
+        began, local, weights, changes = self._channel.now(), self.local, self._weights, self._mine[: self._columns]
         counts = vector_loops.subtract(local.vector, weights, local.scale, self._threshold, changes)
-        held_back: Float | float = 0.0
-        if self._threshold > 0:
-            held_back = np.where(changes != 0, np.float32(0), (local.vector - weights) * np.float32(local.scale))
-        turn = Turn(rows, float(np.log(local.scale)), computing, self._round_trip, stop)
+        held_back = (local.vector - weights) * np.float32(local.scale) - changes if self._threshold > 0 else 0
+        turn = TurnFacts(rows, float(np.log(local.scale)), computing, self._round_trip, stop)
         self._table(self._mine)[:, self._channel.rank - 1] = *turn, *counts
-        began = self._channel.now()
         self._channel.worker_merge(self._mine, self._sum)
         table = self._table(self._sum).astype(np.float64)
-        said, (sent, changed) = Said(table[:-COUNTS]), table[-COUNTS:].sum(axis=1).tolist()
-        merged = self._merging.merge_sum(weights, self._sum[: self._columns], said, step_size)
-        self.rows += int(said.rows.sum())
+        facts, (sent, changed) = RoundFacts(table[:-COUNTS]), table[-COUNTS:].sum(axis=1).tolist()
+        merged = self._merging.merge_sum(weights, self._sum[: self._columns], facts, step_size)
+        self.rows += int(facts.rows.sum())
         self._average.look(ScaledVector(weights), self.rows)
         np.add(weights, held_back, out=local.vector)
         local.scale = 1.0
         self._round_trip = self._channel.now() - began
-        return said, Merged(sent, changed, *merged)
+        return facts, MergeCounts(sent, changed, *merged)
 
     def measured(self) -> Float:
         """See `Rounds`."""
         return self._average.weights(ScaledVector(self._weights)).vector
 
     def _table(self, buffer: Float) -> Float:
-        return buffer[self._columns :].reshape(len(Turn._fields) + COUNTS, -1)
+        return buffer[self._columns :].reshape(len(TurnFacts._fields) + COUNTS, -1)
 
 
 class InMemory:
@@ -112,7 +114,8 @@ class InMemory:
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
         job, self._worker = beginning.job, channel.rank - 1
         self._job, self._channel, self._memory = job, channel, memory
-        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures, job.config.gradient_threshold)
+        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures)
+        self._threshold = job.config.gradient_threshold
         self._locals, self._weights, self._averages, self._turns, self._merged = memory.arrays
         # of the columns, even ones; with fewer columns than workers some have none
         bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
@@ -120,25 +123,29 @@ class InMemory:
         self._weights[self._part], self._averages[self._part] = beginning.weights[self._part], 0
         self._average = made_for(job, self._averages[self._part])
         self._round_trip = 0.0
-        self.local, self.rows = ScaledVector(self._locals[self._worker]), 0
+        self.local, self.rows = ScaledVector(self._locals[self._worker, : job.column_count]), 0
         self.local.vector[:] = beginning.weights
-        self.bytes_each_way = self._weights.nbytes + self._turns.nbytes
+        self.bytes_each_way = 4 * _buffer_length(job)
         memory.meet()
 
-    def merge(self, rows: int, computing: float, step_size: float, *, stop: bool = False) -> tuple[Said, Merged]:
+    def merge(
+        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+    ) -> tuple[RoundFacts, MergeCounts]:
         """See `Rounds`."""
-        turn = Turn(rows, float(np.log(self.local.scale)), computing, self._round_trip, stop)
+        turn = TurnFacts(rows, float(np.log(self.local.scale)), computing, self._round_trip, stop)
         began = self._channel.now()
         self._turns[:, self._worker] = turn
         self._memory.meet()
-        said = Said(self._turns.copy())
-        self._merged[self._worker] = self._merging.merge_part(self._locals, self._weights, self._part, said, step_size)
-        self.rows += int(said.rows.sum())
+        facts = RoundFacts(self._turns.copy())
+        self._merged[self._worker] = self._merging.merge_part(
+            self._locals, self._weights, self._part, facts, step_size, self._threshold
+        )
+        self.rows += int(facts.rows.sum())
         self._average.look(ScaledVector(self._weights[self._part]), self.rows)
         self._memory.meet()
         self.local.scale = 1.0
         self._round_trip = self._channel.now() - began
-        return said, Merged(*self._merged.sum(axis=0).tolist())
+        return facts, MergeCounts(*self._merged.sum(axis=0).tolist())
 
     def measured(self) -> Float:
         """See `Rounds`."""
@@ -151,13 +158,18 @@ def shared_memory_for(channel: Channel, job: Job) -> SharedMemory | None:
     """Return memory for `InMemory`, if the workers can share it. Collective among them."""
     columns, float32, float64 = job.column_count, np.dtype(np.float32), np.dtype(np.float64)
     shapes = (
-        ((job.workers, columns), float32),
+        ((job.workers, -(-columns // LINE) * LINE), float32),
         ((columns,), float32),
         ((columns,), float32),
-        ((len(Turn._fields), job.workers), float64),
-        ((job.workers, len(Merged._fields)), float64),
+        ((len(TurnFacts._fields), job.workers), float64),
+        ((job.workers, len(MergeCounts._fields)), float64),
     )
     return channel.worker_share_memory(shapes, willing=job.config.shared_memory == "auto")
+
+
+def _buffer_length(job: Job) -> int:
+    """Return how many numbers a worker adds to the sum."""
+    return job.column_count + (len(TurnFacts._fields) + COUNTS) * job.workers
 
 
 def rounds_for(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Rounds:

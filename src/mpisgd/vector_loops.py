@@ -46,7 +46,7 @@ def subtract(
 def merge(
     weights: Float, changes: Float, curvatures: Float, *, turn_size: float, turns: int, log_decay: float
 ) -> tuple[int, float]:
-    """Change `weights` to exp(g L) w + g d, in place: changes d, L = `log_decay`, g the `damping` of each column.
+    """Change `weights` to exp(g L) w + g d, in place: changes d, L = `log_decay` <= 0, g the `damping` of each column.
 
     Returns how many columns have changes, and the sum of their gains.
     """
@@ -72,12 +72,16 @@ def merge_turns(
 ) -> tuple[int, int, int, float]:
     """Merge a part of the turns of all workers into `weights`, and let them have it.
 
-    locals_     all workers' weights after their turns, (workers, column_count), but for their decays, of which
+    locals_     all workers' weights after their turns, (workers, column_count or more), but for their decays, of which
                 `log_decays` are the logs, (workers,). Left are the new weights and, added to them, what was held back:
                 changes up to the threshold.
 
     Returns how many changes were sent, and how many there are with those held back; how many columns have changes that
     were sent, and the sum of their gains.
+
+    Raises:
+        ValueError: arrays of lengths that do not fit, with the compiled loops.
+
     """
     if _kernel is not None:
         sent, changed, columns, sum_of_gains = _kernel.merge_turns(

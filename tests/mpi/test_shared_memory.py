@@ -112,12 +112,13 @@ def test_arrays_of_any_kind_lie_apart_and_are_shared_by_all_ranks(channel: Chann
 
 
 @two_workers
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
 @pytest.mark.parametrize("columns", [1, 2, 1000])
-def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int) -> None:
-    """Also where an earlier use has left its slots in the memory, and where some workers have no columns to merge."""
+def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int, threshold: float) -> None:
+    """Also where an earlier use has left its traces in the memory, and where some workers have no columns to merge."""
     if channel.rank == SERVER:
         return
-    job = Job(Config(mode="sync"), columns - 1, 100, workers=len(channel.workers))
+    job = Job(Config(mode="sync", gradient_threshold=threshold), columns - 1, 100, workers=len(channel.workers))
     beginning = Beginning(job, np.arange(columns, dtype=np.float32), np.full(columns, 0.5, np.float32))
     memory = shared_memory_for(channel, job)
     found = [merged(channel, rounds_for(channel, beginning, some)) for some in (memory, memory, None)]
@@ -135,15 +136,15 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
     for turn in range(3):
         some.local.vector += channel.rank * np.sin(np.arange(len(some.local.vector)) + turn, dtype=np.float32)
         some.local.scale *= 0.99
-        said, counted = some.merge(rows=channel.rank, computing=0.5, step_size=0.1, stop=turn == 2)
-        assert said.stop == (turn == 2)
-        assert said.rows.tolist() == list(channel.workers)
-        assert said.computing.tolist() == [0.5] * len(channel.workers)
-        assert all(said.round_trips > 0) == (turn > 0)
+        facts, counted = some.merge(rows=channel.rank, computing=0.5, step_size=0.1, stop=turn == 2)
+        assert facts.stop == (turn == 2)
+        assert facts.rows.tolist() == list(channel.workers)
+        assert facts.computing.tolist() == [0.5] * len(channel.workers)
+        assert all(facts.round_trips > 0) == (turn > 0)
         counts.append(counted)
     found = [some.local.vector.copy(), np.array(counts)]
     if channel.rank == LEADER:
         found.append(some.measured())
-    channel.worker_sum(np.zeros(1))  # nobody begins anew before the leader has looked
+    channel.worker_merge(np.zeros(1, np.float32), np.zeros(1, np.float32))  # nobody begins anew before it has looked
     assert some.rows == 3 * sum(channel.workers)
     return found

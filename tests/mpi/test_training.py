@@ -126,6 +126,9 @@ def test_sync_equals_the_serial_computation_of_the_same_merging(
     result = run(channel, tmp_path / "run", *options)
     if result:
         assert result.events[-1]["in_memory"] == (memory == "auto" and len(channel.workers) > 1)
+        gains = {"mean": 1 / len(channel.workers), "sum": 1.0}
+        if merge in gains:
+            assert result.metrics[-1]["merge_weight"] == pytest.approx(gains[merge], rel=1e-5)
         config = config_of(tmp_path / "run")
         shards = [shard.rows for shard in result.shards], [shard.labels for shard in result.shards]
         np.testing.assert_allclose(

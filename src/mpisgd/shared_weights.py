@@ -179,6 +179,8 @@ class SharedWeights:
 
     def count(self) -> Records:
         """Return the records not counted yet."""
+        if self._state[State.VERSION] == self._state[State.COUNTED]:  # what is merged just now is for the next look
+            return self._records[:0]
         return self._with_lock(self._uncounted)
 
     def _uncounted(self) -> Records:

@@ -251,11 +251,13 @@ def twin_run(
 
 
 def curvatures(config: Config, rows_by_worker: Sequence[SparseRows], bias_step: float) -> list[float]:
-    """Return C times the mean of x_ij^2 over the workers' first rows for each weight, C times its share for a bias."""
+    """Return C times the mean of x_ij^2 over the workers' first rows, plus lambda; of a bias a share of that."""
     largest = {"hinge": 1.0, "squared_hinge": 2.0, "logistic": 0.25}[config.loss]
     rows = np.concatenate([dense(shard)[:SAMPLE_ROWS] for shard in rows_by_worker])
-    found = [largest * sum(float(x) ** 2 for x in column) / len(rows) for column in rows.T]
-    return [*found[:-1], largest * bias_step] if config.bias else found
+    penalty = config.regularization
+    assert penalty is not None
+    found = [largest * sum(float(x) ** 2 for x in column) / len(rows) + penalty for column in rows.T]
+    return [*found[:-1], (largest + penalty) * bias_step] if config.bias else found
 
 
 def merged(
@@ -263,15 +265,15 @@ def merged(
 ) -> Vector:
     """Return the common weights after a round of P turns, each of `size` = step size x rows.
 
-    With L = sum_k log a_k, D = sum_k d_k and A_j = size x the curvature along weight j:
-        w_j <- exp(g_j L) w_j + g_j D_j,     g_j = 1/P (mean), 1 (sum), (1 + A_j) / (1 + P A_j) (damped).
+    With S = sum_k 1 - a_k, D = sum_k d_k and A_j = size x the curvature along weight j:
+        w_j <- w_j + g_j (D_j - S w_j),     g_j = 1/P (mean), 1 (sum), (1 + A_j) / (1 + P A_j) (damped).
     """
-    log_decay, turns = sum(math.log(decay) for decay in decays), len(changes)
+    shrinking, turns = sum(1 - decay for decay in decays), len(changes)
     w = np.empty_like(shared)
     for j in range(len(shared)):
         a = size * curved[j]
         gain = {"mean": 1 / turns, "sum": 1.0, "damped": (1 + a) / (1 + turns * a)}[rule]
-        w[j] = math.exp(gain * log_decay) * shared[j] + gain * sum(d[j] for d in changes)
+        w[j] = shared[j] + gain * (sum(d[j] for d in changes) - shrinking * shared[j])
     return w
 
 

@@ -34,11 +34,11 @@ def test_what_is_not_a_number_is_not_held_back() -> None:
 
 
 @examples
-@given(vector, vector, st.sampled_from([0.0, 1e-6, 2.5, 1e6]), st.integers(1, 3), st.floats(-3, 0))
-def test_merge(weights: Any, changes: Any, turn_size: float, turns: int, log_decay: float) -> None:
+@given(vector, vector, st.sampled_from([0.0, 1e-6, 2.5, 1e6]), st.integers(1, 3), st.floats(0, 3))
+def test_merge(weights: Any, changes: Any, turn_size: float, turns: int, shrinking: float) -> None:
     changes[::3] = 0
     assert_same_both_ways(
-        lambda *a: vector_loops.merge(*a, LARGEST, turn_size=turn_size, turns=turns, log_decay=log_decay),
+        lambda *a: vector_loops.merge(*a, LARGEST, turn_size=turn_size, turns=turns, shrinking=shrinking),
         weights,
         changes,
         rtol=1e-5,
@@ -48,14 +48,14 @@ def test_merge(weights: Any, changes: Any, turn_size: float, turns: int, log_dec
 @examples
 @given(st.lists(vector, min_size=1, max_size=4), vector, st.sampled_from([0.0, 0.5]), st.integers(0, COLUMNS))
 def test_merge_turns(locals_: list[Any], weights: Any, threshold: float, cut: int) -> None:
-    log_decays = -np.arange(len(locals_)) / 64
+    shrinkings = np.arange(len(locals_)) / 64
 
     def merge(*arrays: Any) -> tuple[Any, ...]:
         arrays[0][:, ::2] = arrays[1][::2]
         return vector_loops.merge_turns(
             *arrays,
             slice(cut, COLUMNS),
-            log_decays,
+            shrinkings,
             threshold=threshold,
             curvatures=LARGEST[::-1].copy(),
             turn_size=0.5,
@@ -72,7 +72,7 @@ def test_more_columns_than_a_block_in_longer_rows_are_all_merged() -> None:
         *a, slice(1, columns - 1), np.zeros(3), threshold=0.5, curvatures=curvatures, turn_size=2.0
     )
     assert_same_both_ways(merge, locals_, weights, rtol=1e-4)
-    merge_sum = lambda *a: vector_loops.merge(*a, curvatures, turn_size=2.0, turns=3, log_decay=-0.01)  # noqa: E731
+    merge_sum = lambda *a: vector_loops.merge(*a, curvatures, turn_size=2.0, turns=3, shrinking=0.01)  # noqa: E731
     assert_same_both_ways(merge_sum, weights, locals_[0, :columns].copy(), rtol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_vectors_of_different_lengths_are_refused() -> None:
     short, long = np.zeros(COLUMNS - 1, np.float32), np.zeros(COLUMNS, np.float32)
     calls: list[Callable[[], object]] = [
         lambda: vector_loops.subtract(long, short, 1.0, 0.0, long),
-        lambda: vector_loops.merge(long, long, short, turn_size=1.0, turns=2, log_decay=0.0),
+        lambda: vector_loops.merge(long, long, short, turn_size=1.0, turns=2, shrinking=0.0),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), short, slice(0, 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32)[:, 1:].copy(), long, slice(0, 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(0, COLUMNS + 1)),

@@ -51,14 +51,14 @@ def merge_turns(
     weights: Buffer,
     start: int,
     stop: int,
-    log_decays: Buffer,
+    shrinkings: Buffer,
     threshold: float,
     curvatures: Buffer,
     turn_size: float,
     /,
 ) -> tuple[int, int, int, float]: ...
 def merge(
-    weights: Buffer, changes: Buffer, curvatures: Buffer, turn_size: float, turns: float, log_decay: float, /
+    weights: Buffer, changes: Buffer, curvatures: Buffer, turn_size: float, turns: float, shrinking: float, /
 ) -> tuple[int, float]: ...
 def blend(average: Buffer, weights: Buffer, share: float, scale: float, /) -> None: ...
 def pack_changes(columns: Buffer | None, changes: Buffer, vector: Buffer, base: Buffer, content: Buffer, /) -> int: ...

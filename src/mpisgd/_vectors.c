@@ -57,15 +57,9 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
     return right ? Py_BuildValue("ii", found.sent, found.changed) : NULL;
 }
 
-/* e^x of a small x, to float32's last bit. */
-static float small_exp(float x)
-{
-    return 1 + x * (1 + x * (0.5f + x * (1.0f / 6 + x * (1.0f / 24))));
-}
-
 struct merging { /* of the turns of a round, by the rule of merging.py */
     const float *curvatures;
-    float turn_size, turns, log_decay;
+    float turn_size, turns, shrinking;
 };
 
 struct merged { /* columns with changes, the gains of these added up; changes sent, and with those held back */
@@ -73,22 +67,17 @@ struct merged { /* columns with changes, the gains of these added up; changes se
     int64_t columns, sent, changed;
 };
 
-/* w = exp(g L) w + g d, with the gain g of each column, which is 1 at most. */
+/* w = w + g (d - s w), with the gain g of each column. */
 WITH_WIDE_VECTORS static void merge_block(float *weights, const float *changes, const float *curvatures, Py_ssize_t columns,
                                           const struct merging *by, struct merged *merged)
 {
-    float turn_size = by->turn_size, turns = by->turns, log_decay = by->log_decay, gains = 0;
+    float turn_size = by->turn_size, turns = by->turns, shrinking = by->shrinking, gains = 0;
     int32_t count = 0;
-    if (!(fabsf(log_decay) < 0.05f)) { /* seldom */
-        for (Py_ssize_t j = 0; j < columns; j++)
-            weights[j] *= expf(damped(curvatures[j] * turn_size, turns) * log_decay);
-        log_decay = 0;
-    }
     #pragma omp simd reduction(+ : gains, count)
     for (Py_ssize_t j = 0; j < columns; j++) {
         float gain = damped(curvatures[j] * turn_size, turns);
         int32_t one = changes[j] != 0; /* factors of 0 and 1, here and below: branches are not vectorised */
-        weights[j] = weights[j] * small_exp(gain * log_decay) + gain * changes[j];
+        weights[j] += gain * (changes[j] - shrinking * weights[j]);
         gains += (float)one * gain;
         count += one;
     }
@@ -122,7 +111,7 @@ WITH_WIDE_VECTORS static void add_block(float *local, const float *weights, Py_s
 /* The columns start:stop of all workers' weights, which begin `stride` apart in `locals`: block by block, for the sum to
    stay in the nearest cache. */
 static struct merged merge_columns(float *locals, Py_ssize_t stride, float *weights, Py_ssize_t start, Py_ssize_t stop,
-                                   const double *log_decays, float threshold, const struct merging *by)
+                                   const double *shrinkings, float threshold, const struct merging *by)
 {
     struct merged merged = {0};
     float sum[BLOCK];
@@ -130,7 +119,7 @@ static struct merged merge_columns(float *locals, Py_ssize_t stride, float *weig
         Py_ssize_t columns = lesser(BLOCK, stop - start), workers = (Py_ssize_t)by->turns;
         memset(sum, 0, sizeof sum);
         for (Py_ssize_t k = 0; k < workers; k++)
-            take_block(locals + k * stride + start, weights + start, (float)exp(log_decays[k]), threshold, sum, columns,
+            take_block(locals + k * stride + start, weights + start, (float)(1 - shrinkings[k]), threshold, sum, columns,
                        &merged);
         merge_block(weights + start, sum, by->curvatures + start, columns, by, &merged);
         for (Py_ssize_t k = 0; k < workers; k++)
@@ -153,9 +142,9 @@ static PyObject *merge_turns(PyObject *module, PyObject *arguments)
         && check(b[3].len == b[1].len, "weights and curvatures")
         && check(0 <= start && start <= stop && stop <= columns, "range of columns");
     if (right) {
-        by.curvatures = b[3].buf, by.turns = (float)workers, by.log_decay = 0;
+        by.curvatures = b[3].buf, by.turns = (float)workers, by.shrinking = 0;
         for (Py_ssize_t k = 0; k < workers; k++)
-            by.log_decay += (float)((double *)b[2].buf)[k];
+            by.shrinking += (float)((double *)b[2].buf)[k];
         merged = merge_columns(b[0].buf, stride, b[1].buf, start, stop, b[2].buf, threshold, &by);
     }
     release_all(b, 4);
@@ -169,7 +158,7 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     Py_buffer b[3];
     struct merging by;
     struct merged merged = {0};
-    if (!PyArg_ParseTuple(arguments, "w*y*y*fff", &b[0], &b[1], &b[2], &by.turn_size, &by.turns, &by.log_decay))
+    if (!PyArg_ParseTuple(arguments, "w*y*y*fff", &b[0], &b[1], &b[2], &by.turn_size, &by.turns, &by.shrinking))
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
     by.curvatures = b[2].buf;

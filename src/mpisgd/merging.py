@@ -1,9 +1,9 @@
 """How the workers' turns become one vector in lock step.
 
 Each of the P workers leaves its turn with decay a_k (the penalty's factor on all weights) and changes d_k, so
-that its own weights would be a_k w + d_k. Summed over the workers (see `rounds`): L = sum log a_k, D = sum d_k. Then
-    w_j <- exp(g_j L) w_j + g_j D_j
-with a gain g_j. Shrinking by the same g_j as the changes keeps the point where penalty and losses balance.
+that its own weights would be a_k w + d_k. Summed over the workers (see `rounds`): S = sum 1 - a_k, D = sum d_k. Then
+    w_j <- w_j + g_j (D_j - S w_j)
+with a gain g_j. Where the turns balance the weights rest, whatever the gains.
 
 mean    g_j = 1/P: the mean of the workers' weights, as the original did; rare columns hardly move.
 sum     g_j = 1: as if the turns had followed one another. Columns that are in most rows overshoot: in their turns, each
@@ -33,7 +33,7 @@ class TurnFacts(NamedTuple):
     """What a worker says of its turn to all others, in numbers."""
 
     rows: float
-    log_decay: float
+    shrinking: float  # 1 - its decay
     computing: float  # s
     round_trip: float  # s, of the round before; 0: there was none
     stop: float  # not 0: this round is the last
@@ -47,7 +47,7 @@ class RoundFacts:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.rows, self.log_decays, self.computing, self.round_trips, self._stops = table
+        self.rows, self.shrinkings, self.computing, self.round_trips, self._stops = table
 
     @property
     def stop(self) -> bool:
@@ -84,7 +84,7 @@ class Merging:
             self._curvatures,
             turn_size=self._turn_size(facts, step_size),
             turns=self._workers,
-            log_decay=float(facts.log_decays.sum()),
+            shrinking=float(facts.shrinkings.sum()),
         )
 
     def merge_part(
@@ -96,7 +96,7 @@ class Merging:
                 locals_,
                 weights,
                 part,
-                facts.log_decays,
+                facts.shrinkings,
                 threshold=threshold,
                 curvatures=self._curvatures,
                 turn_size=self._turn_size(facts, step_size),

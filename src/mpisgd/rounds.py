@@ -81,7 +81,7 @@ class ByAllreduce:
         began, local, weights, changes = self._channel.now(), self.local, self._weights, self._mine[: self._columns]
         counts = vector_loops.subtract(local.vector, weights, local.scale, self._threshold, changes)
         held_back = (local.vector - weights) * np.float32(local.scale) - changes if self._threshold > 0 else 0
-        turn = TurnFacts(rows, float(np.log(local.scale)), computing, self._round_trip, stop)
+        turn = TurnFacts(rows, 1 - local.scale, computing, self._round_trip, stop)
         self._table(self._mine)[:, self._channel.rank - 1] = *turn, *counts
         self._channel.worker_merge(self._mine, self._sum)
         table = self._table(self._sum).astype(np.float64)
@@ -132,7 +132,7 @@ class InMemory:
         self, rows: int, computing: float, step_size: float, *, stop: bool = False
     ) -> tuple[RoundFacts, MergeCounts]:
         """See `Rounds`."""
-        turn = TurnFacts(rows, float(np.log(self.local.scale)), computing, self._round_trip, stop)
+        turn = TurnFacts(rows, 1 - self.local.scale, computing, self._round_trip, stop)
         began = self._channel.now()
         self._turns[:, self._worker] = turn
         self._memory.meet()

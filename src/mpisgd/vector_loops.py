@@ -6,8 +6,6 @@ side; in NumPy the same takes a dozen passes and as many arrays.
 All vectors are float32 (column_count,).
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,18 +42,17 @@ def subtract(
 
 
 def merge(
-    weights: Float, changes: Float, curvatures: Float, *, turn_size: float, turns: int, log_decay: float
+    weights: Float, changes: Float, curvatures: Float, *, turn_size: float, turns: int, shrinking: float
 ) -> tuple[int, float]:
-    """Change `weights` to exp(g L) w + g d, in place: changes d, L = `log_decay` <= 0, g the `damping` of each column.
+    """Change `weights` to w + g (d - s w), in place: changes d, s = `shrinking`, g the `damping` of each column.
 
     Returns how many columns have changes, and the sum of their gains.
     """
     if _kernel is not None:
-        columns, sum_of_gains = _kernel.merge(weights, changes, curvatures, turn_size, turns, log_decay)
+        columns, sum_of_gains = _kernel.merge(weights, changes, curvatures, turn_size, turns, shrinking)
         return int(columns), float(sum_of_gains)
     gains = damping(curvatures, turn_size, turns)
-    weights *= np.exp(gains * np.float32(log_decay))
-    weights += gains * changes
+    weights += gains * (changes - np.float32(shrinking) * weights)
     changed = changes != 0
     return int(np.count_nonzero(changed)), float(gains[changed].sum(dtype=np.float64))
 
@@ -64,7 +61,7 @@ def merge_turns(
     locals_: Float,
     weights: Float,
     part: slice,
-    log_decays: NDArray[np.float64],
+    shrinkings: NDArray[np.float64],
     *,
     threshold: float,
     curvatures: Float,
@@ -72,9 +69,9 @@ def merge_turns(
 ) -> tuple[int, int, int, float]:
     """Merge a part of the turns of all workers into `weights`, and let them have it.
 
-    locals_     all workers' weights after their turns, (workers, column_count or more), but for their decays, of which
-                `log_decays` are the logs, (workers,). Left are the new weights and, added to them, what was held back:
-                changes up to the threshold.
+    locals_     all workers' weights after their turns, (workers, column_count or more), but for the factors by which
+                the penalty shrank them, 1 - `shrinkings`, (workers,). Left are the new weights and, added to them, what
+                was held back: changes up to the threshold.
 
     Returns how many changes were sent, and how many there are with those held back; how many columns have changes that
     were sent, and the sum of their gains.
@@ -85,16 +82,16 @@ def merge_turns(
     """
     if _kernel is not None:
         sent, changed, columns, sum_of_gains = _kernel.merge_turns(
-            locals_, weights, part.start, part.stop, log_decays, threshold, curvatures, turn_size
+            locals_, weights, part.start, part.stop, shrinkings, threshold, curvatures, turn_size
         )
         return int(sent), int(changed), int(columns), float(sum_of_gains)
     mine, shared = locals_[:, part], weights[part]
     changes = np.empty_like(mine)
     counts = [
-        subtract(local, shared, math.exp(log_decay), threshold, into)
-        for local, log_decay, into in zip(mine, log_decays.tolist(), changes, strict=True)
+        subtract(local, shared, 1 - shrinking, threshold, into)
+        for local, shrinking, into in zip(mine, shrinkings.tolist(), changes, strict=True)
     ]
-    held_back = (mine - shared) * np.exp(log_decays).astype(np.float32)[:, np.newaxis]
+    held_back = (mine - shared) * (1 - shrinkings).astype(np.float32)[:, np.newaxis]
     held_back[changes != 0] = 0
     columns, sum_of_gains = merge(
         shared,
@@ -102,7 +99,7 @@ def merge_turns(
         curvatures[part],
         turn_size=turn_size,
         turns=len(locals_),
-        log_decay=float(log_decays.sum()),
+        shrinking=float(shrinkings.sum()),
     )
     mine[:] = held_back + shared
     return sum(sent for sent, _ in counts), sum(changed for _, changed in counts), columns, sum_of_gains

@@ -8,6 +8,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks import sets
 from benchmarks.kernel import as_in_a_shard, one_pass
 from mpisgd.beginning import SLOWEST_BIAS
@@ -47,7 +49,7 @@ def rows_per_second(path: Path, processes: int) -> float:
 def _learn(rows: SparseRows, labels: Float, start: Barrier, ends: Queue[float]) -> None:
     """Take the passes when all are ready, after one that warms up; put when they were done."""
     objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
-    squared_norms = objective.squared_norms(rows.squared_norms())
+    squared_norms = rows.squared_norms().astype(np.float32)
     one_pass(objective, rows, labels, squared_norms)
     start.wait()
     for _ in range(PASSES):

@@ -22,11 +22,12 @@ from mpisgd.updates import (
     unpack_reply,
     unpack_update,
 )
+from mpisgd.vector_loops import TurnSize
 from mpisgd.weights import ServerWeights, WorkerWeights
 from strategies import vectors
 
 COLUMNS = 6
-TURN_SIZE = 0.5
+TURN_SIZE = TurnSize(0.5, 0.0)
 Vector = NDArray[np.float64]
 
 
@@ -43,9 +44,9 @@ def at(names: Iterable[int]) -> Keys:
 ALL = at(range(COLUMNS))
 
 
-def curvatures(curved: bool, columns: int = COLUMNS) -> NDArray[np.float32] | None:
-    """Return the curvature along each weight, 0, 0.5, 1, ..., or None: then updates are plainly added."""
-    return np.arange(columns).astype(np.float32) / np.float32(2) if curved else None
+def curvatures(curved: bool, columns: int = COLUMNS) -> NDArray[np.float32]:
+    """Return the curvature along each weight: 0, 0.5, 1, ..., or without any 0, so that updates are plainly added."""
+    return np.arange(columns).astype(np.float32) * np.float32(0.5 if curved else 0)
 
 
 @dataclass
@@ -127,10 +128,10 @@ class Exchange:
         else:
             worker.sent[ALL if columns is None else columns] += content
         if columns is None or worker.wanted is None:
-            header = UpdateHeader(worker.turn_version, 1, changes, decay, 0.0, 0.0, 0.0)
+            header = UpdateHeader(worker.turn_version, 1, 1, changes, decay, 0.0, 0.0, 0.0)
             worker.update = worker.room.seal(header, content)
         else:
-            header = UpdateHeader(worker.turn_version, 1, changes, decay, 0.0, 0.0, 0.0, turn=0, wanted=1)
+            header = UpdateHeader(worker.turn_version, 1, 1, changes, decay, 0.0, 0.0, 0.0, turn=0, wanted=1)
             worker.update = worker.room.seal(header, content, columns, worker.wanted)
         worker.version += 1
         worker.turn_version = worker.version  # the next turn begins at once

@@ -13,7 +13,7 @@ threshold to the last digit. Values drawn from a continuous distribution meet ne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,10 +73,20 @@ def penalty_decay(config: Config, eta: float, batch_rows: int) -> float:
     return 1 / (1 + eta * config.regularization * batch_rows)
 
 
+def margins_of(w: Vector, rows: Vector, labels: Vector) -> list[float]:
+    """Return y x.w of each row."""
+    return [y * float(x @ w) for x, y in zip(rows, labels, strict=True)]
+
+
+def moved_in(loss: str, margins: Iterable[float]) -> int:
+    """Return how many rows of these margins take a step: those whose loss has a slope there."""
+    return sum(loss_slope(loss, m) != 0 for m in margins)
+
+
 def row_steps(config: Config, w: Vector, rows: Vector, labels: Vector, eta: float, bias_step: float) -> Vector:
     """Return sum_i t_i y_i x_i, every x_i.w at the same w; a bias counts in ||x||^2 by its share of the steps."""
     steps = np.zeros_like(w)
-    margins = [y * float(x @ w) for x, y in zip(rows, labels, strict=True)]
+    margins = margins_of(w, rows, labels)
     moving = sum(1 for m in margins if m < 1)
     for x, y, m in zip(rows, labels, margins, strict=True):
         squared_norm = float(x @ x) + (bias_step - 1 if config.bias else 0.0)
@@ -162,15 +172,15 @@ class TwinWorker:
     ends_with_shard: bool = False  # whether a turn does
     next_row: int = field(default=0)
 
-    def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int]:
-        """Take `iterations` steps from known + unsent; return the turn's decay A, its changes d and its rows.
+    def turn(self, known: Vector, unsent: Vector, eta: float) -> tuple[float, Vector, int, int]:
+        """Take `iterations` steps from known + unsent; return the turn's decay A, its changes d, rows and rows moved.
 
         A step takes v = A known + d to w' (see `step`). The penalty's decay a of it is counted in A, so A <- a A
         and d <- a d + (w' - a v): d is 0 to the last bit where no row of the turn has an element, and the
         merging can count who changed what. The bias shrinks by less than a: what is over is a change of it.
         Batches are contiguous; the one that reaches the shard's end stops there, and the next begins anew.
         """
-        turn_decay, changes, turn_rows = 1.0, unsent, 0
+        turn_decay, changes, turn_rows, turn_moved = 1.0, unsent, 0, 0
         assert self.config.iterations is not None
         for _ in range(self.config.iterations):
             start, stop = self.next_row, min(self.next_row + self.config.batch_size, len(self.rows))
@@ -183,10 +193,11 @@ class TwinWorker:
             changes = decay * changes + (own_decays - decay) * w + moved
             turn_decay *= decay
             turn_rows += stop - start
+            turn_moved += moved_in(self.config.loss, margins_of(w, batch, labels))
             self.next_row = 0 if stop == len(self.rows) else stop
             if self.next_row == 0 and self.ends_with_shard:
                 break
-        return turn_decay, changes, turn_rows
+        return turn_decay, changes, turn_rows, turn_moved
 
 
 def _workers(
@@ -239,7 +250,7 @@ def twin_run(
     rows_done = 0
     while rows_done / learning_rows < config.passes:
         eta = step_size(config, config.learning_rate, rows_done / learning_rows)
-        decay, changes, rows = worker.turn(server, withheld, eta)
+        decay, changes, rows, _ = worker.turn(server, withheld, eta)
         sent, withheld = split_by_threshold(changes, config.gradient_threshold)
         server = decay * server + sent
         rows_done += rows
@@ -251,27 +262,33 @@ def twin_run(
 
 
 def curvatures(config: Config, rows_by_worker: Sequence[SparseRows], bias_step: float) -> list[float]:
-    """Return C times the mean of x_ij^2 over the workers' first rows, plus lambda; of a bias a share of that."""
+    """Return C times the mean of x_ij^2 over the workers' first rows; of a bias a share of that."""
     largest = {"hinge": 1.0, "squared_hinge": 2.0, "logistic": 0.25}[config.loss]
     rows = np.concatenate([dense(shard)[:SAMPLE_ROWS] for shard in rows_by_worker])
-    penalty = config.regularization
-    assert penalty is not None
-    found = [largest * sum(float(x) ** 2 for x in column) / len(rows) + penalty for column in rows.T]
-    return [*found[:-1], (largest + penalty) * bias_step] if config.bias else found
+    found = [largest * sum(float(x) ** 2 for x in column) / len(rows) for column in rows.T]
+    return [*found[:-1], largest * bias_step] if config.bias else found
+
+
+def lengths(config: Config, eta: float, rows: float, moved: float, curved: Sequence[float]) -> list[float]:
+    """Return A_j, how far a turn goes along each weight: with m' the fewer of its rows and 4 times those moved,
+    A_j = eta (m' x the curvature along weight j + rows x lambda).
+    """
+    assert config.regularization is not None
+    return [eta * (min(rows, 4 * moved) * h + rows * config.regularization) for h in curved]
 
 
 def merged(
-    rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector], curved: Sequence[float], size: float
+    rule: str, shared: Vector, decays: Sequence[float], changes: Sequence[Vector], lengths: Sequence[float]
 ) -> Vector:
-    """Return the common weights after a round of P turns, each of `size` = step size x rows.
+    """Return the common weights after a round of P turns, which go A_j, the `lengths`, along each weight.
 
-    With S = sum_k 1 - a_k, D = sum_k d_k and A_j = size x the curvature along weight j:
+    With S = sum_k 1 - a_k and D = sum_k d_k:
         w_j <- w_j + g_j (D_j - S w_j),     g_j = 1/P (mean), 1 (sum), (1 + A_j) / (1 + P A_j) (damped).
     """
     shrinking, turns = sum(1 - decay for decay in decays), len(changes)
     w = np.empty_like(shared)
     for j in range(len(shared)):
-        a = size * curved[j]
+        a = lengths[j]
         gain = {"mean": 1 / turns, "sum": 1.0, "damped": (1 + a) / (1 + turns * a)}[rule]
         w[j] = shared[j] + gain * (sum(d[j] for d in changes) - shrinking * shared[j])
     return w
@@ -302,14 +319,15 @@ def twin_sync(
     rows_done = 0
     while rows_done / learning_rows < config.passes:
         eta = step_size(config, config.learning_rate, rows_done / learning_rows)
-        decays, changes, rows_before = [], [], rows_done
+        decays, changes, rows_before, moved_rows = [], [], rows_done, 0
         for k, worker in enumerate(workers):
-            decay, changed, rows = worker.turn(shared, withheld[k], eta)
+            decay, changed, rows, moved = worker.turn(shared, withheld[k], eta)
             sent, withheld[k] = split_by_threshold(changed, config.gradient_threshold)
             decays.append(decay)
             changes.append(sent)
             rows_done += rows
-        size = eta * (rows_done - rows_before) / len(workers)
-        shared = merged(config.merge, shared, decays, changes, curved, size)
+            moved_rows += moved
+        of_turn = (rows_done - rows_before) / len(workers), moved_rows / len(workers)
+        shared = merged(config.merge, shared, decays, changes, lengths(config, eta, *of_turn, curved))
         average.look(shared, rows_done)
     return average.final(shared)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpisgd.beginning import Beginning, largest_mean_square, settled
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.shard import Shard
+from mpisgd.shard import LearningShard, Shard
 from strategies import rows_from
 
 
@@ -20,12 +20,12 @@ def job(**settings: Any) -> Job:
     return Job.planned(Config(**settings), features, learning_rows=1000, workers=2, row_length=2.0)
 
 
-def shard(rows: int, size: float = 1.0) -> Shard:
+def shard(rows: int, size: float = 1.0) -> LearningShard:
     """Return rows of norm `size` in one of two columns, with a bias column of ones; the column tells the label."""
     rng = np.random.default_rng(3)
     columns = rng.integers(0, 2, rows)
     made = rows_from([[(int(column), size)] for column in columns], 3).with_bias()
-    return Shard(made, np.where(columns == 1, 1, -1).astype(np.float32))
+    return LearningShard.made_of(Shard(made, np.where(columns == 1, 1, -1).astype(np.float32)))
 
 
 def settle(a_job: Job, weights: NDArray[np.float32], facts: NDArray[np.float64]) -> Beginning:

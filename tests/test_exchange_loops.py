@@ -15,6 +15,7 @@ from both_ways import COLUMNS, CURVATURES, assert_same_both_ways, changed, vecto
 from exchange import at, pairs
 from mpisgd import compiled_loops, exchange_loops, vector_loops
 from mpisgd.exchange_loops import PAIR, Columns, Content
+from mpisgd.vector_loops import TurnSize
 from strategies import examples
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="no C compiler: nothing to compare")
@@ -41,7 +42,7 @@ def server() -> list[NDArray[Any]]:
 
 
 def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: Any) -> tuple[int, float]:
-    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": 0.5, "shrinking": 0.0} | how
+    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": TurnSize(0.5, 0.25), "shrinking": 0.0} | how
     mine, changed_at, times, curvatures = vectors
     return exchange_loops.add_update(mine, changed_at, times, curvatures, columns, content, **how)
 

@@ -15,7 +15,7 @@ from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.learner import Learner
 from mpisgd.shard import LearningShard, Shard
-from mpisgd.svm import Objective, ScaledVector
+from mpisgd.svm import Objective, ScaledVector, Taken
 from strategies import examples, shards
 
 ONE_SHARD: Any = SimpleNamespace(renews=False, names=None)  # what a learner asks of its shards where there is just one
@@ -33,16 +33,16 @@ def rows_of_turn(learner: Learner, weights: ScaledVector, step_size: float) -> t
     taken: list[int] = []
     steps = Objective.minibatch_steps
 
-    def watched(self: Objective, *given: Any, **options: Any) -> int:
-        reached = steps(self, *given, **options)
-        taken.extend(range(given[4], reached))
-        return reached
+    def watched(self: Objective, *given: Any, **options: Any) -> Taken:
+        found = steps(self, *given, **options)
+        taken.extend(range(given[4], found.reached))
+        return found
 
     with (
         mock.patch.object(Objective, "minibatch_steps", watched),
         mock.patch.object(learner_module, "BETWEEN_ROWS", 2),
     ):
-        return learner.turn(weights, step_size, lambda: True), taken
+        return learner.turn(weights, step_size, lambda: True).processed, taken
 
 
 cut_or_not = st.lists(st.sampled_from([0.1, 0.1, ABSURD]), min_size=1, max_size=12)
@@ -109,6 +109,6 @@ def test_the_first_turns_are_as_long_as_all_before_and_full_ones_end_where_they_
     rows_after = [step // steps_of_pass * rows + min(step % steps_of_pass * batch_size, rows) for step in range(121)]
     while steps_done < iterations:
         steps = min(max(first, steps_done), iterations - steps_done)
-        assert learner.turn(weights, 0.1) == rows_after[steps_done + steps] - rows_after[steps_done]
+        assert learner.turn(weights, 0.1).processed == rows_after[steps_done + steps] - rows_after[steps_done]
         steps_done += steps
-    assert learner.turn(weights, 0.1) == rows_after[2 * iterations] - rows_after[iterations]
+    assert learner.turn(weights, 0.1).processed == rows_after[2 * iterations] - rows_after[iterations]

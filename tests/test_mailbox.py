@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mpisgd.channel import Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
+from mpisgd.learner import TurnRows
 from mpisgd.mailbox import LONG_WAIT, TURNS_TO_KNOW, Mailbox, Pace, Turn
 from mpisgd.messages import Bytes
 from mpisgd.turn_keys import WorkerKeys
@@ -127,7 +128,7 @@ def take_turn(box: Mailbox, post: Post, *, heard_after: float | None = None, tur
         post.time = began + heard_after
         assert not box.look()
     post.time = began + 1.0
-    box.end_turn(Turn(10, turn, began, 1.0))
+    box.end_turn(Turn(TurnRows(10, 5), turn, began, 1.0))
     return post.updates[-1][0]
 
 

@@ -11,33 +11,48 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd import vector_loops
+from mpisgd.config import Config
+from mpisgd.job import Job
 from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts
-from slow_twin import merged
+from slow_twin import lengths, merged
 from strategies import examples, ordinary, vectors
 
 RULES = ["mean", "sum", "damped"]
-STEP_SIZE = 0.5
+STEP_SIZE, MOVED = 0.5, 1 / 8
 Vector = NDArray[np.float32]
 
 
-def after_round(rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, curved: Any = None) -> Vector:
-    """Return the weights after a round in which the workers, having processed 0, 1, 2 ... rows, have changed these."""
+def after_round(
+    rule: Any, shared: Vector, decays: list[float], changes: list[Vector], *, curved: Any = None, penalty: float = 0.0
+) -> Vector:
+    """Return the weights after a round in which the workers have changed these; for their rows see `facts_of`."""
     workers = len(decays)
     curvatures = np.ones(len(shared), np.float32) if curved is None else np.array(curved, np.float32)
     weights, whole = shared.copy(), sum(changes, np.zeros_like(shared))
-    columns, gains = Merging(workers, rule, curvatures).merge_sum(weights, whole, facts_of(decays), STEP_SIZE)
+    columns, gains = merging(rule, workers, curvatures, penalty).merge_sum(weights, whole, facts_of(decays), STEP_SIZE)
     assert columns == np.count_nonzero(whole)
-    size = STEP_SIZE * (workers - 1) / 2 * curvatures.astype(np.float64)
+    size = np.array(lengths_of(workers, curvatures.tolist(), penalty))
     each = {"mean": 1 / workers, "sum": 1.0, "damped": (1 + size) / (1 + workers * size)}[rule]
     assert gains == pytest.approx(np.where(whole != 0, each, 0).sum(), rel=1e-5)
     return weights
 
 
 def facts_of(decays: list[float]) -> RoundFacts:
-    """Return what workers with turns of 0, 1, 2 ... rows and these decays say of them."""
-    table = np.zeros((len(TurnFacts._fields), len(decays)))
-    table[:2] = np.arange(len(decays)), 1 - np.array(decays)
+    """Return what workers with turns of 0, 1, 2 ... rows, of which a share MOVED took a step, say of them."""
+    table, rows = np.zeros((len(TurnFacts._fields), len(decays))), np.arange(len(decays))
+    table[:3] = rows, MOVED * rows, 1 - np.array(decays)
     return RoundFacts(table)
+
+
+def lengths_of(workers: int, curved: list[float], penalty: float = 0.0) -> list[float]:
+    """Return how far such turns go."""
+    rows = (workers - 1) / 2
+    return lengths(Config(regularization=penalty), STEP_SIZE, rows, MOVED * rows, curved)
+
+
+def merging(rule: Any, workers: int, curvatures: Vector, penalty: float = 0.0) -> Merging:
+    config = Config(merge=rule, regularization=penalty)
+    return Merging(Job(config, len(curvatures) - 1, learning_rows=1, workers=workers), curvatures)
 
 
 @st.composite
@@ -55,9 +70,9 @@ def test_a_round_is_the_plain_loops(rule: str, case: tuple[Vector, list[float], 
     shared, decays, changes = case
     exact = [d.astype(np.float64) for d in changes]
     curved = np.linspace(0, 3, len(shared)).tolist()
-    size = STEP_SIZE * (len(changes) - 1) / 2  # rows: 0, 1, 2 ... of the workers
-    plain = merged(rule, shared.astype(np.float64), decays, exact, curved, size)
-    np.testing.assert_allclose(after_round(rule, shared, decays, changes, curved=curved), plain, rtol=1e-5, atol=1e-4)
+    plain = merged(rule, shared.astype(np.float64), decays, exact, lengths_of(len(changes), curved, penalty=0.25))
+    found = after_round(rule, shared, decays, changes, curved=curved, penalty=0.25)
+    np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -80,8 +95,8 @@ def test_four_identical_workers(rule: str, turns: int) -> None:
 @pytest.mark.parametrize("curvature", [0.0, 1e-3, 0.3, 40.0, 1e6])
 def test_damped_turns_go_as_far_as_one_proximal_step_on_all_their_rows(curvature: float) -> None:
     """On a parabola, of which every worker has the same."""
-    start, target, rows, workers = 5.0, 2.0, 2.0, 5  # the mean of 0, 1, 2, 3 and 4 rows
-    size = STEP_SIZE * rows * curvature
+    start, target, workers = 5.0, 2.0, 5
+    (size,) = lengths_of(workers, [curvature])
     change = np.array([(target - start) * size / (1 + size)], np.float32)
     found = after_round(
         "damped", np.array([start], np.float32), [1.0] * workers, [change] * workers, curved=[curvature]
@@ -112,10 +127,10 @@ def test_where_penalty_and_losses_balance_no_rule_moves_the_weights(rule: str, d
 @pytest.mark.parametrize("workers", [2, 8, 128])
 def test_damped_turns_of_nothing_but_the_penalty_shrink_the_weights_to_nothing(workers: int, size: float) -> None:
     """Of whatever size, step size x rows x lambda: a turn of many steps shrinks to e^-size."""
-    curvature = size / (STEP_SIZE * (workers - 1) / 2)  # lambda
+    penalty = size / (STEP_SIZE * (workers - 1) / 2)
     weights, nothing = np.ones(1, np.float32), [np.zeros(1, np.float32)] * workers
     for _ in range(2_000):
-        weights = after_round("damped", weights, [float(np.exp(-size))] * workers, nothing, curved=[curvature])
+        weights = after_round("damped", weights, [float(np.exp(-size))] * workers, nothing, curved=[0], penalty=penalty)
         assert abs(weights[0]) <= 1
     assert abs(weights[0]) < 1e-3
 
@@ -141,12 +156,12 @@ def test_parts_merged_by_several_are_the_sum_merged_by_one(
     locals_ = np.array([shared + d / np.float32(a) for a, d in zip(decays, changes, strict=True)])
     made = (locals_ - shared) * np.array(decays, np.float32)[:, np.newaxis]
     large = np.abs(made) > threshold
-    weights, merging = shared.copy(), Merging(workers, rule, curvatures)
+    weights, rounds = shared.copy(), merging(rule, workers, curvatures)
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(vector_loops, "_kernel", None)
         parts = [
-            merging.merge_part(locals_, weights, part, facts_of(decays), STEP_SIZE, threshold)
+            rounds.merge_part(locals_, weights, part, facts_of(decays), STEP_SIZE, threshold)
             for part in (slice(0, cut), slice(cut, len(shared)))
         ]
     sums = MergeCounts(*np.sum(parts, axis=0).tolist())
@@ -155,5 +170,5 @@ def test_parts_merged_by_several_are_the_sum_merged_by_one(
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(locals_, weights + np.where(large, 0, made), rtol=1e-5, atol=1e-4)
     assert (sums.changes_sent, sums.changes) == (np.count_nonzero(large), np.count_nonzero(made))
-    by_one = Merging(workers, rule, curvatures).merge_sum(shared.copy(), sent.sum(axis=0), facts_of(decays), STEP_SIZE)
+    by_one = rounds.merge_sum(shared.copy(), sent.sum(axis=0), facts_of(decays), STEP_SIZE)
     assert (sums.columns, sums.gains) == pytest.approx(by_one, rel=1e-5)

@@ -30,6 +30,7 @@ from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.shared_weights import STALE_TURNS, Copy, SharedWeights, memory_for
 from mpisgd.turn_statistics import FIELDS, Record, Records
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
+from mpisgd.vector_loops import TurnSize
 from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
 from mpisgd.worker_exchange import InMemory
@@ -37,7 +38,7 @@ from strategies import examples, rows_from
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
 COLUMNS, WORKERS = 6, 3
-STEP_SIZE = 0.5
+STEP_SIZE, PENALTY = 0.5, 0.125
 CURVATURES = np.array([0, 0.1, 0.5, 1, 2, 30], np.float32)
 
 
@@ -95,7 +96,7 @@ class Both:
     def exchange(self, worker: int, rows: int, columns: Keys | None, wanted: Keys | None) -> Record:
         """Exchange a turn in both ways; return its record."""
         self.copies[worker].note(rows=rows)
-        turn_size = STEP_SIZE * rows
+        turn_size = TurnSize(STEP_SIZE * rows, PENALTY)
         self.shared[worker].exchange(self.copies[worker], columns, wanted, turn_size)
         twin = self.twins[worker]
         threshold = self.begins.job.config.gradient_threshold
@@ -109,8 +110,8 @@ class Both:
         twin.hear(told, wanted, heard)
         self.versions[worker] = self.twin.version
         (record,) = records_of(self.server.count())
-        expected = (worker + 1, rows, staleness, sent, changes)
-        assert record[:5] == expected
+        expected = (worker + 1, rows, 0, staleness, sent, changes)
+        assert record[:6] == expected
         assert record.gains == pytest.approx(gains, rel=1e-5, abs=1e-6)
         assert record.bytes_up == min(8 * sent, 4 * (COLUMNS if columns is None else len(columns)))
         return record
@@ -212,7 +213,7 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
         copy, who = copies[turn % 2], (one, other)[turn % 2]
         copy.local.vector += rng.normal(size=COLUMNS).astype(np.float32)
         copy.note(rows=3)
-        who.exchange(copy, None, None, turn_size=1.0)
+        who.exchange(copy, None, None, SIZE)
         average.look(copy.local, copy.rows)
     _, measured = server.snapshot()
     np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
@@ -255,7 +256,8 @@ def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
     return hogwild_loops.Memory(words[0], state, records, *own, vector, times, CURVATURES)
 
 
-RULE = hogwild_loops.Rule(threshold=0.0, smallest_scale=0.0, stale_turns=1.0)
+SIZE = TurnSize(1.0, 0.0)
+RULE = hogwild_loops.Rule(threshold=0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=8.0)
 
 
 def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
@@ -265,12 +267,12 @@ def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
     server, worker = (shared(begins, memory, rank) for rank in (SERVER, 1))
     copy, vector = Copy(begins.weights, 1), memory.arrays[0]
     for _ in range(2):
-        worker.exchange(copy, None, None, turn_size=1.0)
+        worker.exchange(copy, None, None, SIZE)
 
     def outcome() -> hogwild_loops.Outcome:
         copy.local.vector += 1
         before = vector.copy()
-        found = hogwild_loops.exchange(kernels(memory, copy), RULE, None, None, 1.0)
+        found = hogwild_loops.exchange(kernels(memory, copy), RULE, None, None, SIZE)
         assert (vector != before).all() == (found is hogwild_loops.Outcome.DONE)
         return found
 
@@ -311,9 +313,9 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
         if name not in ("records", "local"):
             wrong = arrays._replace(**{name: array[: 1 if name == "lock" else -1]})
             with pytest.raises(ValueError, match=r"vectors|state|lock|record"):
-                hogwild_loops.exchange(wrong, RULE, None, None, 1.0)
+                hogwild_loops.exchange(wrong, RULE, None, None, SIZE)
     with pytest.raises(ValueError, match="columns"):
-        hogwild_loops.exchange(arrays, RULE, None, KEYS[0], 1.0)
+        hogwild_loops.exchange(arrays, RULE, None, KEYS[0], SIZE)
 
 
 # --- several turns in one call

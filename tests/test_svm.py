@@ -20,7 +20,7 @@ from mpisgd.learner import Learner
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.sparse_rows import SparseRows
 from mpisgd.svm import LOSSES, Objective, ScaledVector, predicted_labels
-from slow_twin import dense, loss_value, step
+from slow_twin import dense, loss_slope, loss_value, moved_in, step
 from strategies import examples, losses, shards, vectors
 
 BIAS_STEP = 0.01
@@ -30,8 +30,8 @@ def objective(config: Config) -> Objective:
     return Job(config, feature_count=1, learning_rows=1, bias_step=BIAS_STEP).objective
 
 
-def squared_norms(shard: Shard, config: Config) -> NDArray[np.float32]:
-    return objective(config).squared_norms(shard.rows.squared_norms())
+def squared_norms(shard: Shard) -> NDArray[np.float32]:
+    return shard.rows.squared_norms().astype(np.float32)
 
 
 # With the kernel, and without: then SciPy's loops do the same.
@@ -128,11 +128,15 @@ def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard
     config, weights, shard, start, stop, eta = case
     before = weights.vector.astype(np.float64) * weights.scale
     with loops():
-        reached = objective(config).minibatch_steps(
-            weights, shard.rows, shard.labels, squared_norms(shard, config), start, stop, stop - start, eta
+        taken = objective(config).minibatch_steps(
+            weights, shard.rows, shard.labels, squared_norms(shard), start, stop, stop - start, eta
         )
-    assert reached == stop
     batch, labels = dense(shard.rows)[start:stop], shard.labels[start:stop].astype(np.float64)
+    assert taken.reached == stop
+    margins = labels * (batch @ before)
+    near = 1e-4 * (1 + np.abs(batch) @ np.abs(before))  # where the margin in float32 may be
+    assert sum(loss_slope(config.loss, m) > 1e-6 for m in margins + near) <= taken.moved
+    assert taken.moved <= moved_in(config.loss, margins - near)
     expected = step(config, before, batch, labels, eta, BIAS_STEP)
     largest = np.abs(before).max() + eta * np.abs(batch).sum() * (1 + np.abs(batch @ before).max())
     np.testing.assert_allclose(weights.weights(), expected, rtol=1e-5, atol=1e-6 * largest)
@@ -147,9 +151,7 @@ def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
     config, weights, shard, start, stop, eta = case
     before = weights.vector.copy()
     with loops():
-        objective(config).minibatch_steps(
-            weights, shard.rows, shard.labels, squared_norms(shard, config), start, stop, 2, eta
-        )
+        objective(config).minibatch_steps(weights, shard.rows, shard.labels, squared_norms(shard), start, stop, 2, eta)
     occurring = shard.rows.part(start, stop).compact().columns
     bias = [len(before) - 1] if config.bias else []  # every row has it
     lacking = np.setdiff1d(np.arange(len(before)), [*occurring, *bias])
@@ -164,7 +166,7 @@ def test_steps_one_after_the_other_are_single_ones(
 ) -> None:
     config, together, shard, start, stop, eta = case
     apart = ScaledVector(together.vector.copy(), together.scale)
-    given = shard.rows, shard.labels, squared_norms(shard, config)
+    given = shard.rows, shard.labels, squared_norms(shard)
     with loops():
         made = objective(config)
         made.minibatch_steps(together, *given, start, stop, batch_size, eta)
@@ -180,9 +182,9 @@ def test_steps_end_once_the_scale_is_small(loops: Any) -> None:
     weights = ScaledVector(np.ones(5, np.float32))
     with loops():
         made = objective(config)
-        given = shard.rows, shard.labels, squared_norms(shard, config)
-        reached = made.minibatch_steps(weights, *given, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
-    assert reached == 10  # each of these steps halves the scale
+        given = shard.rows, shard.labels, squared_norms(shard)
+        taken = made.minibatch_steps(weights, *given, 0, 42, 1, 1.0, smallest_scale=2.0**-9.5)
+    assert taken.reached == 10  # each of these steps halves the scale
     assert weights.scale == 2.0**-10
 
 
@@ -220,7 +222,7 @@ def learnt(config: Config, shard: Shard, passes: int) -> NDArray[np.float64]:
         now = shard.shuffled(rng)
         for start in range(0, len(now.rows), 4):
             stop = min(start + 4, len(now.rows))
-            given = now.rows, now.labels, made.squared_norms(now.rows.squared_norms())
+            given = now.rows, now.labels, squared_norms(now)
             made.minibatch_steps(weights, *given, start, stop, 4, 0.3 / (1 + 0.1 * done))
         weights = ScaledVector(weights.weights())
     return weights.weights().astype(np.float64)
@@ -270,7 +272,7 @@ def test_turns_of_absurd_step_sizes_leave_finite_weights(name: Any, eta: float, 
     learner = Learner(Job(config, 5, 42), shuffled, OneShard())
     weights = ScaledVector(np.zeros(5, np.float32))
     for _ in range(4):
-        assert 1 <= learner.turn(weights, eta) <= 4 * iterations
+        assert 1 <= learner.turn(weights, eta).processed <= 4 * iterations
         weights = ScaledVector(weights.weights())
         assert np.isfinite(weights.vector).all()
         assert np.abs(weights.vector).max() <= 2 * eta * np.abs(dense(shard.rows)).sum()

@@ -32,11 +32,12 @@ update_headers = st.builds(
     UpdateHeader,
     version=counts,
     rows=counts,
+    moved=counts,
     changes=counts,
     decay=numbers,
-    round_trip=numbers,
-    computing=numbers,
-    waiting=numbers,
+    round_trip=float32s,
+    computing=float32s,
+    waiting=float32s,
     turn=turns,
     wanted=turns,
 )
@@ -117,7 +118,7 @@ def test_a_reply_has_nothing_of_the_one_before_it_in_its_room(
     np.testing.assert_array_equal(reply(room, *second), reply(ReplyRoom(PLACES), *second))
 
 
-UPDATE = UpdateHeader(version=1, rows=1, changes=1, decay=1.0, round_trip=0.0, computing=0.0, waiting=0.0)
+UPDATE = UpdateHeader(version=1, rows=1, moved=1, changes=1, decay=1.0, round_trip=0.0, computing=0.0, waiting=0.0)
 REPLY = ReplyHeader(stop=False, version=1, rows=1, scale=1.0, log_folded=0.0)
 
 

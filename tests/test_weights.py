@@ -118,9 +118,9 @@ def test_with_one_worker_the_servers_weights_are_the_workers(
 
 def test_only_stale_updates_are_damped_and_those_of_curved_weights_the_most() -> None:
     server = ServerWeights(np.zeros(3, np.float32), np.array([0, 1, 4], np.float32))
-    server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0, turn_size=0.5)
+    server.add(at([0, 1]), np.array([1, 1], np.float32), 1.0, staleness=0, size=TURN_SIZE)
     np.testing.assert_array_equal(server.current.weights(), [1, 1, 0])
-    server.add(at([0, 1, 2]), np.array([1, 1, 1], np.float32), 1.0, staleness=2, turn_size=0.5)
+    server.add(at([0, 1, 2]), np.array([1, 1, 1], np.float32), 1.0, staleness=2, size=TURN_SIZE)
     np.testing.assert_allclose(server.current.weights(), [2, 1 + 1.5 / 3.5, 3 / 11], rtol=1e-6)
 
 
@@ -201,9 +201,9 @@ def test_folding_keeps_the_weights_and_what_is_unsent() -> None:
 
 
 def test_a_reply_brings_only_what_changed_since_the_last() -> None:
-    server = ServerWeights(np.zeros(100, np.float32))
-    server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
-    server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0, turn_size=TURN_SIZE)
+    server = ServerWeights(np.zeros(100, np.float32), curvatures(False, 100))
+    server.add(at([3, 5]), np.array([1, 2], np.float32), 1.0, staleness=0, size=TURN_SIZE)
+    server.add(at([5, 7]), np.array([1, 2], np.float32), 0.5, staleness=0, size=TURN_SIZE)
     found, room = {}, ReplyRoom(100)
     for version in range(3):
         content = server.changes_since(version, room)
@@ -215,9 +215,9 @@ def test_a_reply_brings_only_what_changed_since_the_last() -> None:
 
 def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> None:
     initial = np.array([1.5], np.float32)
-    server, worker = ServerWeights(initial), WorkerWeights(initial)
+    server, worker = ServerWeights(initial, np.zeros_like(initial)), WorkerWeights(initial)
     for change in (-1.4, 0.0123456):
-        server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
+        server.add(at([0]), np.array([change], np.float32), 1.0, staleness=0, size=TURN_SIZE)
     worker.hear(ReplyHeader(False, 2, 0, 1.0, 0.0), None, server.changes_since(0, ReplyRoom(1)))
     np.testing.assert_array_equal(worker.local.vector, server.current.vector)
     content, *_ = worker.take_turn(0.0, None, UpdateRoom(1))
@@ -227,5 +227,5 @@ def test_hearing_of_several_updates_at_once_leaves_no_rounding_to_be_sent() -> N
 @pytest.mark.parametrize("decay", [1e-30, 1e-45, 1e-200])
 def test_a_turn_that_shrinks_the_weights_to_nothing_leaves_them_finite(decay: float) -> None:
     exchange = Exchange(1, initial=np.ones(COLUMNS, np.float32))
-    exchange.server.add(at([0]), np.array([2], np.float32), decay, staleness=0, turn_size=TURN_SIZE)
+    exchange.server.add(at([0]), np.array([2], np.float32), decay, staleness=0, size=TURN_SIZE)
     np.testing.assert_allclose(exchange.server.current.weights(), [2, 0, 0, 0, 0, 0], atol=1e-20)

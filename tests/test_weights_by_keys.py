@@ -162,8 +162,8 @@ def test_with_one_worker_the_servers_weights_are_those_of_the_plain_sum(
 @examples
 @given(vectors(COLUMNS, ordinary), key_lists)
 def test_a_reply_has_the_weights_of_the_keys_in_their_order(initial: NDArray[np.float32], keys: Keys) -> None:
-    server = ServerWeights(initial)
-    server.add(ALL, np.ones(COLUMNS, np.float32), 1.0, staleness=0, turn_size=TURN_SIZE)
+    server = ServerWeights(initial, np.zeros_like(initial))
+    server.add(ALL, np.ones(COLUMNS, np.float32), 1.0, staleness=0, size=TURN_SIZE)
     for order in (keys, keys[::-1].copy()):
         np.testing.assert_array_equal(server.at(order, ReplyRoom(COLUMNS)), server.current.vector[order])
 

@@ -113,8 +113,8 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     struct update to;
     struct content from;
     long long version;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lffff", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
-                          &to.turns, &to.turn_size, &to.shrinking))
+    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(ff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
+                          &to.turns, &to.size.curved, &to.size.penalty, &to.shrinking))
         return NULL;
     Py_ssize_t count = 0;
     double gains = 0;

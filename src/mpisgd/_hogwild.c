@@ -46,7 +46,7 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, co
     for (Py_ssize_t j = 0; j < columns; j++) {
         float ahead = mine[j] - base[j], all = ahead * scale, change = above(all, threshold);
         float one = change != 0; /* instead of branches */
-        float gain = damped(by.curvatures[j] * by.turn_size, by.turns);
+        float gain = damped(by.curvatures[j], by.size, by.turns);
         float every = by.version / (times[j] + 1);
         float weight = weights[j] * (1 + one * ((1 - gain) * by.shrinking * every)) + gain * change * by.factor;
         changed += all != 0;
@@ -129,7 +129,7 @@ static enum outcome exchange_locked(const struct memory *memory, const struct ru
     struct update to = {
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
         .version = (float)fmin(state[VERSION], EXACT), .factor = (float)(1 / scale),
-        .turns = (float)(1 + rule->stale_turns * record[STALENESS]), .turn_size = (float)turn->size,
+        .turns = (float)(1 + rule->stale_turns * record[STALENESS]), .size = turn->size,
         .shrinking = (float)(1 - decay),
     };
     float own_scale = (float)own[OWN_SCALE], folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
@@ -176,7 +176,7 @@ int open_memory(PyObject *tuple, struct memory *m)
 
 int open_rule(PyObject *tuple, struct rule *rule)
 {
-    return PyArg_ParseTuple(tuple, "fdd", &rule->threshold, &rule->smallest_scale, &rule->stale_turns);
+    return PyArg_ParseTuple(tuple, "fddd", &rule->threshold, &rule->smallest_scale, &rule->stale_turns, &rule->curved_by_moved);
 }
 
 void release_memory(struct memory *memory)
@@ -191,8 +191,8 @@ static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
     struct turn turn;
     Py_buffer columns, wanted;
     PyObject *of_memory, *of_rule;
-    if (!PyArg_ParseTuple(arguments, "O!O!z*z*d", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
-                          &turn.size))
+    if (!PyArg_ParseTuple(arguments, "O!O!z*z*(ff)", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
+                          &turn.size.curved, &turn.size.penalty))
         return NULL;
     turn.columns = columns.buf, turn.count = columns.len / 4, turn.wanted = wanted.buf, turn.wanted_count = wanted.len / 4;
     int right = open_memory(of_memory, &memory) && open_rule(of_rule, &rule)

@@ -160,11 +160,14 @@ void step(const struct rows *rows, const float *labels, const float *squared_nor
     to->scale /= 1 + shrinking;
     float rate = (float)(to->step_size / to->scale);
     float before = to->bias < 0 ? 0 : to->weights[to->bias];
+    float extra = to->bias < 0 ? 0 : (float)(to->bias_step - 1); /* the bias counts in a norm as it learns */
     for (int64_t i = start; i < stop; i++) {
-        float size = (float)to->step_size * squared_norms[i];
+        float size = (float)to->step_size * (squared_norms[i] + extra);
         float coefficient = bounded_step(to->loss, margins[i - start], size, moving) * labels[i] * rate;
-        if (coefficient != 0)
+        if (coefficient != 0) {
             add_row(rows, i, coefficient, to->weights);
+            to->moved++;
+        }
     }
     if (to->bias >= 0)
         to->weights[to->bias] = slowed_bias(before, to->weights[to->bias], shrinking, to->bias_step);
@@ -185,6 +188,7 @@ static PyObject *minibatch_steps(PyObject *module, PyObject *arguments)
     to.weights = weights.buf;
     to.loss = (enum loss)loss;
     to.bias = has_bias ? weights.len / 4 - 1 : -1;
+    to.moved = 0;
     int right = complete(&rows) && check(labels.len == 4 * rows.count, "labels")
         && check(squared_norms.len == 4 * rows.count, "squared norms")
         && check(0 <= start && start <= stop && stop <= rows.count, "range of rows")
@@ -200,7 +204,7 @@ static PyObject *minibatch_steps(PyObject *module, PyObject *arguments)
     PyBuffer_Release(&squared_norms);
     PyBuffer_Release(&margins);
     PyBuffer_Release(&weights);
-    return right ? Py_BuildValue("nd", start, to.scale) : NULL;
+    return right ? Py_BuildValue("ndL", start, to.scale, (long long)to.moved) : NULL;
 }
 
 static PyObject *squared_norms(PyObject *module, PyObject *arguments)

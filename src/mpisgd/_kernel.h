@@ -37,7 +37,8 @@ struct rows {
 struct learning {
     float *weights;
     double scale, step_size, regularization, bias_step;
-    int64_t bias; /* its place among the weights, or -1 */
+    int64_t bias;  /* its place among the weights, or -1 */
+    int64_t moved; /* rows that have taken a step, counted up */
     enum loss loss;
 };
 
@@ -80,10 +81,14 @@ static inline void release_all(Py_buffer *buffers, int count)
         PyBuffer_Release(&buffers[i]);
 }
 
-/* (1 + a) / (1 + P a), the gain of one of P turns; written so that it is 1/P where a is infinite. */
-static inline float damped(float a, float turns)
+struct turn_size { /* vector_loops.TurnSize */
+    float curved, penalty;
+};
+
+/* (1 + a) / (1 + P a), the gain of one of P turns that go a along a weight; written so that it is 1/P where a is infinite. */
+static inline float damped(float curvature, struct turn_size size, float turns)
 {
-    float least = 1 / turns;
+    float a = curvature * size.curved + size.penalty, least = 1 / turns;
     return least + (1 - least) / (1 + turns * a);
 }
 
@@ -96,13 +101,14 @@ static inline float above(float change, float threshold)
 struct update { /* to the server's weights, by the rule of ServerWeights */
     float *vector, *times;
     const float *curvatures;
-    float version, factor, turns, turn_size, shrinking;
+    struct turn_size size;
+    float version, factor, turns, shrinking;
 };
 
 /* One column's part of an update; returns the gain. One update in `version / times` changes it. */
 static inline float add_one(const struct update *to, Py_ssize_t j, float change)
 {
-    float gain = damped(to->curvatures[j] * to->turn_size, to->turns);
+    float gain = damped(to->curvatures[j], to->size, to->turns);
     to->times[j] += 1;
     to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * (to->version / to->times[j]))
         + gain * change * to->factor;
@@ -113,7 +119,7 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
 enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
-enum { WORKER, TURN_ROWS, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
+enum { WORKER, TURN_ROWS, MOVED, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
        MERGED_AT, RECORD_LENGTH };
 enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };
 enum outcome { DONE, FULL };
@@ -124,13 +130,13 @@ struct memory { /* what a worker has of the memory, and its own weights; the buf
 
 struct rule { /* of an exchange */
     float threshold;
-    double smallest_scale, stale_turns;
+    double smallest_scale, stale_turns, curved_by_moved;
 };
 
 struct turn {
     const int32_t *columns, *wanted; /* NULL: all */
     Py_ssize_t count, wanted_count;
-    double size; /* step size x rows */
+    struct turn_size size;
 };
 
 /* Tuples are taken apart one by one: buffers in nested ones are more than PyArg_ParseTuple has room for. What is opened

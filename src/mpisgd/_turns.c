@@ -14,7 +14,7 @@ struct pass { /* over a shard, turn by turn */
 static double turn_of_steps(struct pass *pass, Py_ssize_t number, double scale)
 {
     int64_t first = number * pass->turn_rows, stop = lesser(first + pass->turn_rows, pass->rows.count);
-    pass->learning.scale = scale;
+    pass->learning.scale = scale, pass->learning.moved = 0;
     for (int64_t start = first; start < stop; start += pass->batch_size)
         step(&pass->rows, pass->labels.buf, pass->squared_norms.buf, start, lesser(start + pass->batch_size, stop),
              pass->margins.buf, &pass->learning);
@@ -61,18 +61,26 @@ static int open_keys(PyObject *tuple, struct pass *pass)
         && fit_turns(&pass->rows, pass->turn_rows, &pass->ends);
 }
 
+/* As merging.turn_size. */
+static struct turn_size size_of(const struct learning *by, const double *record, const struct rule *rule)
+{
+    double curved = fmin(record[TURN_ROWS], rule->curved_by_moved * record[MOVED]);
+    double penalty = rule->curved_by_moved > 0 ? by->regularization * record[TURN_ROWS] : 0;
+    return (struct turn_size){(float)(by->step_size * curved), (float)(by->step_size * penalty)};
+}
+
 /* One turn and its exchange. */
 static enum outcome take_turn(struct pass *pass, Py_ssize_t number, const struct memory *memory, const struct rule *rule,
                               const Py_buffer *clocks)
 {
     double *own = memory->own.buf, *record = memory->record.buf, began = seconds();
     struct turn turn;
-    record[TURN_ROWS] = turn_of_steps(pass, number, own[OWN_SCALE]);
+    record[TURN_ROWS] = turn_of_steps(pass, number, own[OWN_SCALE]), record[MOVED] = (double)pass->learning.moved;
     own[OWN_SCALE] = pass->learning.scale;
     double ended = seconds();
     record[COMPUTING] = ended - began;
     find_keys(pass, number, &turn);
-    turn.size = pass->learning.step_size * record[TURN_ROWS];
+    turn.size = size_of(&pass->learning, record, rule);
     if (exchange(memory, rule, &turn) == FULL)
         return FULL;
     record[AHEAD] = tick(clocks, (Py_ssize_t)record[WORKER]); /* these two are for the next record */

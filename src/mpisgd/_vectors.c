@@ -59,7 +59,8 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
 
 struct merging { /* of the turns of a round, by the rule of merging.py */
     const float *curvatures;
-    float turn_size, turns, shrinking;
+    struct turn_size size;
+    float turns, shrinking;
 };
 
 struct merged { /* columns with changes, the gains of these added up; changes sent, and with those held back */
@@ -71,11 +72,12 @@ struct merged { /* columns with changes, the gains of these added up; changes se
 WITH_WIDE_VECTORS static void merge_block(float *weights, const float *changes, const float *curvatures, Py_ssize_t columns,
                                           const struct merging *by, struct merged *merged)
 {
-    float turn_size = by->turn_size, turns = by->turns, shrinking = by->shrinking, gains = 0;
+    struct turn_size size = by->size;
+    float turns = by->turns, shrinking = by->shrinking, gains = 0;
     int32_t count = 0;
     #pragma omp simd reduction(+ : gains, count)
     for (Py_ssize_t j = 0; j < columns; j++) {
-        float gain = damped(curvatures[j] * turn_size, turns);
+        float gain = damped(curvatures[j], size, turns);
         int32_t one = changes[j] != 0; /* factors of 0 and 1, here and below: branches are not vectorised */
         weights[j] += gain * (changes[j] - shrinking * weights[j]);
         gains += (float)one * gain;
@@ -135,7 +137,8 @@ static PyObject *merge_turns(PyObject *module, PyObject *arguments)
     struct merging by;
     struct merged merged;
     float threshold;
-    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*f", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &by.turn_size))
+    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*(ff)", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &by.size.curved,
+                          &by.size.penalty))
         return NULL;
     Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8, stride = workers > 0 ? b[0].len / 4 / workers : 0;
     int right = check(workers > 0 && b[0].len == 4 * workers * stride && stride >= columns, "weights of all workers")
@@ -158,7 +161,7 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     Py_buffer b[3];
     struct merging by;
     struct merged merged = {0};
-    if (!PyArg_ParseTuple(arguments, "w*y*y*fff", &b[0], &b[1], &b[2], &by.turn_size, &by.turns, &by.shrinking))
+    if (!PyArg_ParseTuple(arguments, "w*y*y*(ff)ff", &b[0], &b[1], &b[2], &by.size.curved, &by.size.penalty, &by.turns, &by.shrinking))
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
     by.curvatures = b[2].buf;

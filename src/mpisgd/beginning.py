@@ -24,8 +24,8 @@ class Beginning:
 
     job         the job, with the share of the step size that the bias learns with and, in the end, the first step size
     weights     the initial weights, float32 (column_count,)
-    curvatures  how much the objective is curved along each weight, float32 (column_count,): C E[x_j^2] + lambda, on a
-                sample of the rows, C the largest curvature of the loss; of the bias that share of it
+    curvatures  how much the loss may be curved along each weight, float32 (column_count,): C E[x_j^2], on a sample of
+                the rows, C the largest curvature of the loss; of the bias that share of it
     """
 
     job: Job
@@ -70,15 +70,13 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
     (column_count,), stay as they are.
     """
     rows, _, labels = facts[:3].tolist()
-    mean_squares = facts[3:] / rows
+    curvatures = facts[3:] * (job.objective.loss.curvature / rows)
     if job.config.bias:
-        mean_squares[-1] = bias_step = max(SLOWEST_BIAS, largest)
+        bias_step = max(SLOWEST_BIAS, largest)
+        curvatures[-1] = job.objective.loss.curvature * bias_step
         job = dataclasses.replace(job, bias_step=bias_step)
         if job.config.initial_model is None:
             weights = weights.copy()
             weights[-1] = labels / rows
-    penalty = np.full_like(mean_squares, job.objective.regularization)
-    if job.config.bias:
-        penalty[-1] *= job.bias_step
-    curvatures = np.minimum(job.objective.loss.curvature * mean_squares + penalty, np.finfo(np.float32).max)
-    return Beginning(job, weights, curvatures.astype(np.float32))
+    largest_number = np.finfo(np.float32).max
+    return Beginning(job, weights, curvatures.clip(max=largest_number, out=curvatures).astype(np.float32))

@@ -122,19 +122,19 @@ def minibatch_steps(
     loss: int,
     bias_step: float,
     has_bias: bool,
-) -> tuple[int, float]:
+) -> tuple[int, float, int]:
     """Take the mini-batch steps of the rows start:stop, as `svm.Objective.minibatch_step` does; needs the kernel.
 
-    Changes `vector` in place; returns the row after the last one taken, and the new scale. Ends early after the step
-    that brings the scale below `smallest_scale`. `loss` is its place in `svm.LOSSES`.
+    Changes `vector` in place; returns the row after the last one taken, the new scale, and how many rows took a step.
+    Ends early after the step that brings the scale below `smallest_scale`. `loss` is its place in `svm.LOSSES`.
     """
     batch_size = max(1, min(batch_size, stop - start))
     margins = np.empty(batch_size, np.float32)
-    reached: tuple[int, float] = _kernel.minibatch_steps(
+    taken: tuple[int, float, int] = _kernel.minibatch_steps(
         row_pointers, columns, values, _wide(row_pointers), labels, squared_norms, start, stop,
         batch_size, margins, vector, scale, smallest_scale, step_size, regularization, loss, bias_step, has_bias,
     )  # fmt: skip
-    return reached
+    return taken
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float, Rows, _kernel
-from mpisgd.vector_loops import damping
+from mpisgd.vector_loops import TurnSize, damping
 
 PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
 
@@ -76,7 +76,7 @@ def add_update(
     version: int,
     factor: float,
     turns: int,
-    turn_size: float,
+    turn_size: TurnSize,
     shrinking: float,
 ) -> tuple[int, float]:
     """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`.

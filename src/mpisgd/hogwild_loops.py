@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.exchange_loops import Columns, TurnKeys
+from mpisgd.vector_loops import TurnSize
 
 Lock = NDArray[np.int64]  # (8,), memory for one
 Numbers = NDArray[np.float64]
@@ -69,11 +70,12 @@ class Memory(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How turns are merged, see `weights`."""
+    """How turns are merged, see `weights`; `curved_by_moved` as in `merging`, or 0 to add them plainly."""
 
     threshold: float
     smallest_scale: float
     stale_turns: float
+    curved_by_moved: float
 
 
 class Batches(NamedTuple):
@@ -115,7 +117,7 @@ def give_lock(lock: Lock) -> None:
     _kernel.give_lock(lock)
 
 
-def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: float) -> Outcome:
+def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: TurnSize) -> Outcome:
     """Do at once, with the lock, what the two ends of an exchange do by messages (`weights`).
 
     That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`. Unless the outcome is

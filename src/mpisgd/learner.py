@@ -86,6 +86,13 @@ class RestOfPass(NamedTuple):
     batches: Batches
 
 
+class TurnRows(NamedTuple):
+    """The rows of a turn: processed, and those of them that took a step."""
+
+    processed: int
+    moved: int
+
+
 class Learner:
     """Takes turns over a shard in contiguous mini-batches, again and again."""
 
@@ -93,7 +100,7 @@ class Learner:
         self._config = job.config
         self._objective = job.objective
         self._shards = shards
-        self._begin_shard(shard)
+        self._shard = shard
         self._iterations = job.iterations
         self._first_iterations = job.first_iterations
         self._turn_rows = job.turn_rows
@@ -105,8 +112,8 @@ class Learner:
         if shards.renews:
             shards.ask_next()
 
-    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] = lambda: False) -> int:
-        """Take `iterations` mini-batch steps on the weights, in place; return the rows processed.
+    def turn(self, weights: ScaledVector, step_size: float, between: Callable[[], bool] = lambda: False) -> TurnRows:
+        """Take `iterations` mini-batch steps on the weights, in place.
 
         A batch ends with the shard, and so does a turn that has keys. `between` is called after every BETWEEN_ROWS rows
         or so, for as long as it is true that it waits for something. A turn ends early when the penalty has left next
@@ -115,20 +122,21 @@ class Learner:
         """
         if self._shards.renews:
             self._shards.look()
-        steps_left, processed = self._steps_of_turn(), 0
+        steps_left, processed, moved = self._steps_of_turn(), 0, 0
         smallest_scale = SMALLEST_DECAY * weights.scale
         waits = between()
         while steps_left > 0 and weights.scale >= smallest_scale:
             steps = min(steps_left, self._steps_between) if waits else steps_left
-            taken_rows = self._steps(weights, steps, step_size, smallest_scale)
-            taken = -(-taken_rows // self._config.batch_size)
+            rows = self._steps(weights, steps, step_size, smallest_scale)
+            taken = -(-rows.processed // self._config.batch_size)
             steps_left -= taken
             self._steps_done += taken
-            processed += taken_rows
+            processed += rows.processed
+            moved += rows.moved
             if self._by_keys and self._next_row == 0:
                 break
             waits = waits and between()
-        return processed
+        return TurnRows(processed, moved)
 
     def rest_of_pass(self) -> RestOfPass | None:
         """Return what is left of the pass, if its turns have keys and the next one is not begun yet."""
@@ -136,7 +144,7 @@ class Learner:
             return None
         batch_size = self._config.batch_size
         margins = np.empty(batch_size, np.float32)
-        batches = Batches(self._shard.labels, self._squared_norms, batch_size, margins)
+        batches = Batches(self._shard.labels, self._shard.squared_norms, batch_size, margins)
         return RestOfPass(self.number, self._shard.rows.arrays, batches)
 
     def steps(self, step_size: float) -> Steps:
@@ -166,33 +174,29 @@ class Learner:
         taken = self._next_row // self._config.batch_size % self._iterations if self._by_keys else 0
         return self._iterations - taken
 
-    def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> int:
-        """Take up to so many steps, as far as the shard's end; return the rows processed."""
+    def _steps(self, weights: ScaledVector, steps: int, step_size: float, smallest_scale: float) -> TurnRows:
+        """Take up to so many steps, as far as the shard's end."""
         rows, start, batch_size = self._shard.rows, self._next_row, self._config.batch_size
         stop = min(start + steps * batch_size, len(rows))
-        self._next_row = self._objective.minibatch_steps(
+        self._next_row, moved = self._objective.minibatch_steps(
             weights,
             rows,
             self._shard.labels,
-            self._squared_norms,
+            self._shard.squared_norms,
             start,
             stop,
             batch_size,
             step_size,
             smallest_scale=smallest_scale,
         )
-        taken_rows = self._next_row - start
+        taken = TurnRows(self._next_row - start, moved)
         if self._next_row == len(rows):
             self._end_pass()
-        return taken_rows
+        return taken
 
     def _end_pass(self) -> None:
         self._next_row = 0
         self._passes += 1
         if self._shards.renews and self._passes % self._config.resample_passes == 0:
-            self._begin_shard(self._shards.take() or self._shard)
+            self._shard = self._shards.take() or self._shard
             self._shards.ask_next()
-
-    def _begin_shard(self, shard: LearningShard) -> None:
-        self._shard = shard
-        self._squared_norms = self._objective.squared_norms(shard.squared_norms)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mpisgd.channel import Channel
 from mpisgd.exchange_loops import Columns
 from mpisgd.job import Job
+from mpisgd.learner import TurnRows
 from mpisgd.messages import Bytes
 from mpisgd.turn_keys import WorkerKeys
 from mpisgd.updates import ALL_COLUMNS, UpdateHeader, UpdateRoom, largest_reply, unpack_reply
@@ -44,7 +45,7 @@ class Pace:
 class Turn(NamedTuple):
     """A turn that a worker has taken."""
 
-    rows: int  # processed
+    rows: TurnRows
     number: int  # in a pass, or ALL_COLUMNS
     began: float  # s, by the channel's clock
     took: float  # s, with looks for the reply to the last update
@@ -80,7 +81,7 @@ class Mailbox:
         self.wait()
         if self.stopped:
             return
-        if 2 * turn.rows > self._full_turn:
+        if 2 * turn.rows.processed > self._full_turn:
             self._pace.count(turn.took, self._round_trip)
         keys, version = self._keys, self._turn_version
         if keys is None and self._heard_at < turn.began + turn.took / 2:
@@ -93,13 +94,13 @@ class Mailbox:
         self._channel.worker_reuse_update()
         content, decay, changes = self._weights.take_turn(self._threshold, columns, self._room)
         header = UpdateHeader(
-            version, turn.rows, changes, decay, self._round_trip, turn.took, self._waited, turn.number, wanted
+            version, *turn.rows, changes, decay, self._round_trip, turn.took, self._waited, turn.number, wanted
         )
         message = self._room.seal(header, content, told, told_wanted)
         self._sent_at, self._waited = self._channel.now(), 0.0
         self._channel.worker_send_update(message)
         self.version += 1
-        self.rows += turn.rows
+        self.rows += turn.rows.processed
         if not self._pace.overlaps:
             self.wait()
         self._turn_version = self.version

@@ -8,15 +8,19 @@ with a gain g_j. Where the turns balance the weights rest, whatever the gains.
 mean    g_j = 1/P: the mean of the workers' weights, as the original did; rare columns hardly move.
 sum     g_j = 1: as if the turns had followed one another. Columns that are in most rows overshoot: in their turns, each
         worker would have found less left to do.
-damped  g_j = (1 + A_j) / (1 + P A_j), A_j = eta m h_j for m rows a turn, step size eta and curvature h_j along the
-        weight: from 1 where a turn moves a weight little to 1/P where it alone takes it all the way to where its rows
-        want it. One proximal step on a parabola of that curvature goes the share A / (1 + A) of the way; P of them
-        from the same weights add up to P A / (1 + A), and one on the rows of all goes P A / (1 + P A): the gain makes
-        the one the other.
+damped  g_j = (1 + A_j) / (1 + P A_j): from 1 where a turn goes little along a weight to 1/P where it alone takes it all
+        the way to where its rows want it. One proximal step on a parabola goes the share A / (1 + A) of the way; P of
+        them from the same weights add up to P A / (1 + A), and one on the rows of all goes P A / (1 + P A): the gain
+        makes the one the other.
+
+A_j = eta (m' h_j + m lambda) for m rows a turn and step size eta; h_j = C E[x_j^2] is the most that the loss is curved
+along the weight. Rows far on the right side of their margin move nothing, and where most are so large a curvature would
+damp what does no harm: m' = min(m, CURVED_BY_MOVED times the rows that took a step).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +28,29 @@ from numpy.typing import NDArray
 
 from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float
-from mpisgd.config import Merge
+from mpisgd.job import Job
+from mpisgd.vector_loops import TurnSize
 
 Table = NDArray[np.float64]
+# On 35 times RCV1's rows, where one row in 50 moves, two workers come near the objective after 1.55 passes, as one does,
+# and with m' = m after 1.70. With 1 in the place of 4, 32 workers on RCV1 end at an objective 8 % higher.
+CURVED_BY_MOVED = 4
+PLAINLY, AS_ONE = TurnSize(0, 0), TurnSize(0, math.inf)  # turns that are added up, or of which the mean is taken
+
+
+def turn_size(job: Job, step_size: float, rows: float, moved: float) -> TurnSize:
+    """Return how far a turn of so many rows goes, of which `moved` took a step; nowhere if turns are plainly added."""
+    if job.config.merge != "damped":
+        return PLAINLY
+    curved = min(rows, CURVED_BY_MOVED * moved)
+    return TurnSize(step_size * curved, step_size * rows * job.objective.regularization)
 
 
 class TurnFacts(NamedTuple):
     """What a worker says of its turn to all others, in numbers."""
 
     rows: float
+    moved: float  # of these rows: took a step
     shrinking: float  # 1 - its decay
     computing: float  # s
     round_trip: float  # s, of the round before; 0: there was none
@@ -47,7 +65,7 @@ class RoundFacts:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.rows, self.shrinkings, self.computing, self.round_trips, self._stops = table
+        self.rows, self.moved, self.shrinkings, self.computing, self.round_trips, self._stops = table
 
     @property
     def stop(self) -> bool:
@@ -65,16 +83,10 @@ class MergeCounts(NamedTuple):
 
 
 class Merging:
-    """The rule, for so many workers; `curvatures` are the beginning's, float32 (column_count,)."""
+    """The rule of a job; `curvatures` are the beginning's, float32 (column_count,)."""
 
-    def __init__(self, workers: int, rule: Merge, curvatures: Float) -> None:
-        self._workers = workers
-        # `sum` is `damped` without curvature, `mean` that with one as large as can be (of turns of some size)
-        self._curvatures = {
-            "damped": curvatures,
-            "sum": np.zeros_like(curvatures),
-            "mean": np.full_like(curvatures, np.finfo(np.float32).max),
-        }[rule]
+    def __init__(self, job: Job, curvatures: Float) -> None:
+        self._job, self._curvatures = job, curvatures
 
     def merge_sum(self, weights: Float, changes: Float, facts: RoundFacts, step_size: float) -> tuple[int, float]:
         """Merge the sum of all workers' changes into `weights`; return the last two of `MergeCounts`."""
@@ -83,7 +95,7 @@ class Merging:
             changes,
             self._curvatures,
             turn_size=self._turn_size(facts, step_size),
-            turns=self._workers,
+            turns=self._job.workers,
             shrinking=float(facts.shrinkings.sum()),
         )
 
@@ -103,5 +115,7 @@ class Merging:
             )
         )
 
-    def _turn_size(self, facts: RoundFacts, step_size: float) -> float:
-        return step_size * float(facts.rows.mean())
+    def _turn_size(self, facts: RoundFacts, step_size: float) -> TurnSize:
+        if self._job.config.merge == "mean":
+            return AS_ONE
+        return turn_size(self._job, step_size, float(facts.rows.mean()), float(facts.moved.mean()))

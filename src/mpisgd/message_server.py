@@ -15,6 +15,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.clocks import Clocks
 from mpisgd.crew import Crew
+from mpisgd.merging import turn_size
 from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
 from mpisgd.svm import ScaledVector
@@ -43,8 +44,7 @@ class MessageServer:
     def __init__(self, channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew) -> None:
         job = beginning.job
         self._channel, self._job = channel, job
-        curvatures = beginning.curvatures if job.config.merge == "damped" else None
-        self._weights = ServerWeights(beginning.weights, curvatures)
+        self._weights = ServerWeights(beginning.weights, beginning.curvatures)
         self._average = made_for(job, np.zeros(job.column_count, np.float32))
         self._monitor, self._crew = monitor, crew
         monitor.in_memory = False
@@ -79,14 +79,14 @@ class MessageServer:
         header, content, own, wanted = unpack_update(update)
         columns = keys.hear(header.turn, own)
         staleness = weights.version - header.version
-        turn_size = self._job.step_size(monitor.rows) * header.rows
-        changes_sent, gains = weights.add(columns, content, header.decay, staleness, turn_size)
+        size = turn_size(self._job, self._job.step_size(monitor.rows), header.rows, header.moved)
+        changes_sent, gains = weights.add(columns, content, header.decay, staleness, size)
         self._clocks.tick(worker)
         began = self._replied[worker]
         monitor.count_turn(
             Record(
-                worker, header.rows, staleness, changes_sent, header.changes, gains, len(update), began.bytes_down,
-                header.round_trip, header.computing, header.waiting, began.ahead, self._channel.now(),
+                worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, len(update),
+                began.bytes_down, header.round_trip, header.computing, header.waiting, began.ahead, self._channel.now(),
             )
         )  # fmt: skip
         self._average.look(weights.current, monitor.rows)

@@ -17,6 +17,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
+from mpisgd.learner import TurnRows
 from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
@@ -40,9 +41,9 @@ class Rounds(Protocol):
     bytes_each_way: int
 
     def merge(
-        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+        self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False
     ) -> tuple[RoundFacts, MergeCounts]:
-        """Merge the turns of all workers at this step size; this worker's took so many rows and seconds.
+        """Merge the turns of all workers at this step size; this worker's took these rows and so many seconds.
 
         `stop` is the leader's word, which all hear, that this round is the last.
         """
@@ -65,7 +66,7 @@ class ByAllreduce:
     def __init__(self, channel: Channel, beginning: Beginning) -> None:
         job, columns = beginning.job, len(beginning.weights)
         self._channel, self._columns = channel, columns
-        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures)
+        self._merging = Merging(job, beginning.curvatures)
         self._threshold = job.config.gradient_threshold
         self._mine = np.zeros(_buffer_length(job), np.float32)
         self._sum = np.zeros_like(self._mine)
@@ -75,13 +76,13 @@ class ByAllreduce:
         self.local, self.rows, self.bytes_each_way = ScaledVector(self._weights.copy()), 0, self._mine.nbytes
 
     def merge(
-        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+        self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False
     ) -> tuple[RoundFacts, MergeCounts]:
         """See `Rounds`."""
         began, local, weights, changes = self._channel.now(), self.local, self._weights, self._mine[: self._columns]
         counts = vector_loops.subtract(local.vector, weights, local.scale, self._threshold, changes)
         held_back = (local.vector - weights) * np.float32(local.scale) - changes if self._threshold > 0 else 0
-        turn = TurnFacts(rows, 1 - local.scale, computing, self._round_trip, stop)
+        turn = TurnFacts(*rows, 1 - local.scale, computing, self._round_trip, stop)
         self._table(self._mine)[:, self._channel.rank - 1] = *turn, *counts
         self._channel.worker_merge(self._mine, self._sum)
         table = self._table(self._sum).astype(np.float64)
@@ -114,7 +115,7 @@ class InMemory:
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
         job, self._worker = beginning.job, channel.rank - 1
         self._job, self._channel, self._memory = job, channel, memory
-        self._merging = Merging(job.workers, job.config.merge, beginning.curvatures)
+        self._merging = Merging(job, beginning.curvatures)
         self._threshold = job.config.gradient_threshold
         self._locals, self._weights, self._averages, self._turns, self._merged = memory.arrays
         # of the columns, even ones; with fewer columns than workers some have none
@@ -129,10 +130,10 @@ class InMemory:
         memory.meet()
 
     def merge(
-        self, rows: int, computing: float, step_size: float, *, stop: bool = False
+        self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False
     ) -> tuple[RoundFacts, MergeCounts]:
         """See `Rounds`."""
-        turn = TurnFacts(rows, 1 - self.local.scale, computing, self._round_trip, stop)
+        turn = TurnFacts(*rows, 1 - self.local.scale, computing, self._round_trip, stop)
         began = self._channel.now()
         self._turns[:, self._worker] = turn
         self._memory.meet()

@@ -21,9 +21,11 @@ from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.hogwild_loops import Memory, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
+from mpisgd.merging import CURVED_BY_MOVED
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import FIELDS, Records
+from mpisgd.vector_loops import TurnSize
 from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
 from mpisgd.weights import SMALLEST_SCALE
 
@@ -93,9 +95,9 @@ class SharedWeights:
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[LOCK], words[STOP, :1]
-        self._rule = Rule(beginning.job.config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS)
-        damped = beginning.job.config.merge == "damped"
-        self._curvatures = beginning.curvatures if damped else np.zeros_like(beginning.curvatures)
+        self._curvatures, config = beginning.curvatures, beginning.job.config
+        curved = CURVED_BY_MOVED if config.merge == "damped" else 0
+        self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved)
         self._average = made_for(beginning.job, average)
         if channel.rank == SERVER:
             self._vector[:] = beginning.weights
@@ -108,17 +110,17 @@ class SharedWeights:
 
     # --- the workers
 
-    def exchange(self, copy: Copy, columns: Columns, wanted: Columns, turn_size: float) -> None:
+    def exchange(self, copy: Copy, columns: Columns, wanted: Columns, size: TurnSize) -> None:
         """Merge a worker's turn and let it have the weights; leave its record.
 
-        `columns` are those of the turn, `wanted` those of the next one, both None: all. `turn_size` is as
+        `columns` are those of the turn, `wanted` those of the next one, both None: all. `size` is the turn's, as
         `weights.ServerWeights.add` takes it.
         """
         copy.own[Own.SCALE] = copy.local.scale
         memory = self._memory_of(copy)
 
         def is_done() -> bool:
-            return hogwild_loops.exchange(memory, self._rule, columns, wanted, turn_size) is Outcome.DONE
+            return hogwild_loops.exchange(memory, self._rule, columns, wanted, size) is Outcome.DONE
 
         if not is_done():
             poll(is_done, None, Backoff(0))  # the server looks every few milliseconds

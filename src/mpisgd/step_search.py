@@ -16,7 +16,7 @@ from mpisgd.averaging import made_for
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.evaluation import measure_in_steps
 from mpisgd.job import Job
-from mpisgd.shard import Shard
+from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import ScaledVector
 
 SAMPLES = 2  # that each step size is tried on, at least. With one, two workers now and then chose one twice as large.
@@ -81,13 +81,13 @@ class Trial:
     A worker with one row learns from it and judges by it.
     """
 
-    def __init__(self, beginning: Beginning, shard: Shard) -> None:
+    def __init__(self, beginning: Beginning, shard: LearningShard) -> None:
         self._job, self._initial = beginning.job, beginning.weights
         half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
         sample = shard.first(2 * half)
         self._judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
         self._learnt_from = shard.first(half)
-        self._squared_norms = self._job.objective.squared_norms(self._learnt_from.rows.squared_norms())
+        self._squared_norms = shard.squared_norms[:half]
         self._before = self._value(ScaledVector(self._initial))
 
     def of(self, sizes: NDArray[np.float64], tried: list[int]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,13 @@ class ScaledVector:
         return self.vector * np.float32(self.scale)
 
 
+class Taken(NamedTuple):
+    """What became of some steps: the row after the last one taken, and how many rows took a step (`moved`)."""
+
+    reached: int
+    moved: int
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What is minimised, and how the bias learns: with a step size of bias_step eta in the place of eta."""
@@ -98,13 +105,6 @@ class Objective:
     regularization: float
     has_bias: bool
     bias_step: float
-
-    def squared_norms(self, of_rows: NDArray[np.floating[Any]]) -> Float:
-        """Return ||x_i||^2 of every row, float32 (rows,), with the bias's part of it as large as its steps."""
-        extra = self.bias_step - 1 if self.has_bias else 0.0
-        with np.errstate(over="ignore"):
-            norms: Float = np.add(of_rows, extra, dtype=np.float32, casting="same_kind")
-        return norms
 
     def minibatch_steps(
         self,
@@ -118,25 +118,26 @@ class Objective:
         step_size: float,
         *,
         smallest_scale: float = 0.0,
-    ) -> int:
+    ) -> Taken:
         """Take one step after the other over the rows start:stop, `batch_size` at a time, as long as they last.
 
-        Changes the weights in place and returns the row after the last one taken: `stop`, or less after a step that
-        brought the scale below `smallest_scale`.
+        Changes the weights in place. The row reached is `stop`, or less after a step that brought the scale below
+        `smallest_scale`. `squared_norms` are ||x_i||^2 of all rows, float32 (rows,).
         """
         if compiled_loops.is_compiled():
-            reached, weights.scale = compiled_loops.minibatch_steps(
+            reached, weights.scale, moved = compiled_loops.minibatch_steps(
                 rows.row_pointers, rows.columns, rows.values, labels, squared_norms, start, stop, batch_size,
                 weights.vector, weights.scale, smallest_scale=smallest_scale, step_size=step_size,
                 regularization=self.regularization, loss=self.loss.number, bias_step=self.bias_step,
                 has_bias=self.has_bias,
             )  # fmt: skip
-            return reached
+            return Taken(reached, moved)
+        moved = 0
         while start < stop and weights.scale >= smallest_scale:
             end = min(start + batch_size, stop)
-            self.minibatch_step(weights, rows, labels, squared_norms, start, end, step_size)
+            moved += self.minibatch_step(weights, rows, labels, squared_norms, start, end, step_size)
             start = end
-        return start
+        return Taken(start, moved)
 
     def minibatch_step(
         self,
@@ -147,15 +148,17 @@ class Objective:
         start: int,
         stop: int,
         step_size: float,
-    ) -> None:
+    ) -> int:
         """Step along the gradients of the rows start:stop, all taken at the same weights and added up.
+
+        Returns how many rows took a step.
 
         With B = stop - start rows and step size eta:
             w <- a w + sum_i t_i y_i x_i,   a = 1 / (1 + eta lambda B),
         t_i as `Loss` says; the penalty as an implicit (proximal) step as well, which stays positive for any eta (Duchi
         and Singer 2009, FOBOS, section 5); B steps on one row each do the same to first order. Only `scale` carries a.
-        The bias takes the same step with bias_step eta in the place of eta, penalty and all.
-        squared_norms  as the method of that name returns, float32 (rows,)
+        The bias takes the same step with bias_step eta in the place of eta, penalty and all; and so its part of a row's
+        ||x_i||^2 is bias_step.
 
         The kernel does the same in C; this is its readable twin, and what runs where there is none.
         """
@@ -165,7 +168,9 @@ class Objective:
         margins *= np.float32(weights.scale)
         shrinking = step_size * self.regularization * (stop - start)
         weights.scale /= 1.0 + shrinking
-        coefficients = self.loss.bounded_step(margins, np.float32(step_size) * squared_norms[start:stop])
+        norms = squared_norms[start:stop] + np.float32(self.bias_step - 1 if self.has_bias else 0)
+        coefficients = self.loss.bounded_step(margins, np.float32(step_size) * norms)
+        moved = int(np.count_nonzero(coefficients))
         coefficients *= batch_labels
         coefficients *= np.float32(step_size / weights.scale)
         bias = weights.vector[-1] if self.has_bias else np.float32(0)
@@ -174,6 +179,7 @@ class Objective:
             # as the scale has shrunk it already
             shrunk = bias * ((1.0 + shrinking) / (1.0 + self.bias_step * shrinking))
             weights.vector[-1] = shrunk + self.bias_step * (weights.vector[-1] - bias)
+        return moved
 
     def penalty(self, weights: ScaledVector) -> float:
         """Return lambda/2 ||w||^2."""

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.channel import Channel
+from mpisgd.learner import TurnRows
 from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import Copy, SharedWeights
 from mpisgd.svm import ScaledVector
+from mpisgd.vector_loops import TurnSize
 
 EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
@@ -52,11 +54,10 @@ def worth_an_exchange(sums: NDArray[np.float64]) -> float:
 def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -> float:
     objective, batch_size = beginning.job.objective, beginning.job.config.batch_size
     stop = min(SAMPLE_ROWS, len(shard.rows))
-    squared_norms = objective.squared_norms(shard.squared_norms)
     weights = ScaledVector(beginning.weights.copy())
     began = channel.now()
     objective.minibatch_steps(
-        weights, shard.rows, shard.labels, squared_norms, 0, stop, batch_size, beginning.job.step_size(0)
+        weights, shard.rows, shard.labels, shard.squared_norms, 0, stop, batch_size, beginning.job.step_size(0)
     )
     return (channel.now() - began) / stop
 
@@ -64,7 +65,7 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -
 def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
     """Return the time of a round in which nobody has changed anything."""
     rounds = rounds_for(channel, beginning, memory)
-    return _median_seconds(channel, lambda: rounds.merge(rows=0, computing=0.0, step_size=0.0))
+    return _median_seconds(channel, lambda: rounds.merge(TurnRows(0, 0), computing=0.0, step_size=0.0))
 
 
 def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
@@ -79,7 +80,7 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
         return _median_seconds(channel, lambda: channel.worker_echo(message))
     shared, copy = SharedWeights(channel, beginning, memory), Copy(beginning.weights, channel.rank)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
-    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, turn_size=0.0))
+    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0)))
 
 
 def _median_seconds(channel: Channel, exchange: Callable[[], object]) -> float:

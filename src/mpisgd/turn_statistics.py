@@ -21,6 +21,7 @@ class Record(NamedTuple):
 
     worker: int
     rows: int
+    moved: int  # of these rows: took a step
     staleness: int  # updates by others that were merged since the version most of it was computed from
     changes_sent: int
     changes: int  # those held back by the threshold included

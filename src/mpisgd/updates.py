@@ -30,6 +30,7 @@ class UpdateHeader(NamedTuple):
 
     version: int  # of the server's weights that most of the turn was computed from, own updates under way included
     rows: int  # processed in the turn
+    moved: int  # of these rows: took a step
     changes: int  # weights that differ from what the server has been sent, those held back by the threshold included
     decay: float  # factor on all weights that the penalty made of the turn
     round_trip: float  # s, from sending the update before to having its reply
@@ -49,7 +50,7 @@ class ReplyHeader(NamedTuple):
     log_folded: float  # log of all that was folded from the scale into the vector so far
 
 
-_UPDATE = struct.Struct("<qqqdddd6i")  # header; keys of the turn, of the one wanted; pairs or VALUES, values
+_UPDATE = struct.Struct("<qqqqd3f6i4x")  # header; keys of the turn, of the one wanted; pairs or VALUES, values
 _REPLY = struct.Struct("<qqqdd2i")  # header; pairs or VALUES, values
 assert _UPDATE.size % 8 == _REPLY.size % 8 == 0  # noqa: S101 - so that pairs are aligned
 

@@ -6,10 +6,19 @@ side; in NumPy the same takes a dozen passes and as many arrays.
 All vectors are float32 (column_count,).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float, _kernel
+
+
+class TurnSize(NamedTuple):
+    """How far a turn goes: along a weight with the curvature h of the loss, curved h + penalty; see `merging`."""
+
+    curved: float
+    penalty: float
 
 
 def subtract(
@@ -42,7 +51,7 @@ def subtract(
 
 
 def merge(
-    weights: Float, changes: Float, curvatures: Float, *, turn_size: float, turns: int, shrinking: float
+    weights: Float, changes: Float, curvatures: Float, *, turn_size: TurnSize, turns: int, shrinking: float
 ) -> tuple[int, float]:
     """Change `weights` to w + g (d - s w), in place: changes d, s = `shrinking`, g the `damping` of each column.
 
@@ -65,7 +74,7 @@ def merge_turns(
     *,
     threshold: float,
     curvatures: Float,
-    turn_size: float,
+    turn_size: TurnSize,
 ) -> tuple[int, int, int, float]:
     """Merge a part of the turns of all workers into `weights`, and let them have it.
 
@@ -105,11 +114,12 @@ def merge_turns(
     return sum(sent for sent, _ in counts), sum(changed for _, changed in counts), columns, sum_of_gains
 
 
-def damping(curvatures: Float, turn_size: float, turns: int) -> Float:
-    """Return (1 + a) / (1 + turns a), a = turn_size times the curvature: see `merging`."""
+def damping(curvatures: Float, turn_size: TurnSize, turns: int) -> Float:
+    """Return (1 + a) / (1 + turns a), a as far as a turn goes along each weight: see `merging`."""
     least = np.float32(1 / turns)
     with np.errstate(over="ignore"):
-        gains: Float = least + (1 - least) / (1 + np.float32(turns) * (curvatures * np.float32(turn_size)))
+        a = curvatures * np.float32(turn_size.curved) + np.float32(turn_size.penalty)
+        gains: Float = least + (1 - least) / (1 + np.float32(turns) * a)
     return gains
 
 

@@ -17,6 +17,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, Content
 from mpisgd.svm import ScaledVector
 from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, UpdateRoom, dense_is_smaller
+from mpisgd.vector_loops import TurnSize
 
 # Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
 SMALLEST_SCALE = 1e-6
@@ -30,31 +31,31 @@ class ServerWeights:
     """The weights that rank 0 owns, with the version at which each column last changed.
 
     Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
-    overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale, of a turn of size
-    u, as one of 1 + STALE_TURNS s turns from the same weights and adds
-        g_j d_j,   g_j = (1 + a_j) / (1 + (1 + STALE_TURNS s) a_j),   a_j = u h_j,
-    h_j the curvature along the weight; without curvatures updates are plainly added. Each turn's penalty shrinks all
+    overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale as one of 1 +
+    STALE_TURNS s turns from the same weights and adds
+        g_j d_j,   g_j = (1 + a_j) / (1 + (1 + STALE_TURNS s) a_j),
+    a_j as far as the turn goes along the weight; turns of no size are plainly added. Each turn's penalty shrinks all
     weights by its decay; a weight that it changes gets (1 - g_j) / r_j of that back, r_j the share of all updates that
     change it, so that on average its penalty is g_j of what it was, as its changes are, and the two balance where they
     did.
     """
 
-    def __init__(self, initial: Float, curvatures: Float | None = None) -> None:
+    def __init__(self, initial: Float, curvatures: Float) -> None:
         self.current = ScaledVector(initial.copy())
         self.version = 0
         self.log_folded = 0.0
         self._changed_at = np.zeros(len(initial), np.int64)
         self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
-        self._curvatures = np.zeros_like(initial) if curvatures is None else curvatures
+        self._curvatures = curvatures
 
     def add(
-        self, columns: Columns, content: Content, decay: float, staleness: int, turn_size: float
+        self, columns: Columns, content: Content, decay: float, staleness: int, size: TurnSize
     ) -> tuple[int, float]:
         """Merge a turn: shrink all by its decay, add its changes of the weights.
 
         Returns how many of these are not 0, and the sum of their gains.
-        `content` is the changes at `columns`, as in `exchange_loops`; `turn_size` is the step size, as it is now, times
-        the rows of the turn.
+        `content` is the changes at `columns`, as in `exchange_loops`; `size` is the turn's, by
+        `merging.turn_size` at the step size as it is now.
         """
         self.version += 1
         self.current.scale *= decay
@@ -70,7 +71,7 @@ class ServerWeights:
             version=self.version,
             factor=1 / self.current.scale,
             turns=1 + STALE_TURNS * staleness,
-            turn_size=turn_size,
+            turn_size=size,
             shrinking=1 - decay,
         )
 

@@ -12,6 +12,7 @@ from mpisgd.hogwild_loops import Outcome
 from mpisgd.job import Job
 from mpisgd.learner import SMALLEST_DECAY, Learner, RestOfPass
 from mpisgd.mailbox import Mailbox, Turn
+from mpisgd.merging import turn_size
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import Copy, SharedWeights
 from mpisgd.turn_keys import WorkerKeys
@@ -50,8 +51,8 @@ class InMemory:
         else:
             number, began = learner.number, self._channel.now()
             rows = learner.turn(self._copy.local, step_size)
-            self._copy.note(rows=rows, computing=self._channel.now() - began)
-            self._exchange(number, step_size * rows)
+            self._copy.note(rows=rows.processed, moved=rows.moved, computing=self._channel.now() - began)
+            self._exchange(number, step_size)
         self.stopped = self._shared.stopped
 
     def _take_turns(self, learner: Learner, rest: RestOfPass, step_size: float) -> None:
@@ -59,20 +60,21 @@ class InMemory:
         steps = learner.steps(step_size)
         reached, outcome = self._shared.take_turns(self._copy, rest, steps, self._keys.of_all)
         if outcome is not Outcome.DONE:  # there is a turn that is not exchanged yet
-            self._exchange(reached, step_size * self._copy.noted("rows"))
+            self._exchange(reached, step_size)
             reached += 1
         learner.took_turns(reached - rest.number)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128
         # workers on two took 32 passes to learn RCV1, and with this 11.
         os.sched_yield()
 
-    def _exchange(self, number: int, turn_size: float) -> None:
+    def _exchange(self, number: int, step_size: float) -> None:
         """Exchange the turn of that number, whose rows and time are noted."""
         copy, began, columns, wanted = self._copy, self._channel.now(), None, None
         if self._keys is not None:
             columns = self._keys.of(number)
             wanted = self._keys.of(self._keys.wanted_with(number, overlaps=False))
-        self._shared.exchange(copy, columns, wanted, turn_size)
+        size = turn_size(self._job, step_size, copy.noted("rows"), copy.noted("moved"))
+        self._shared.exchange(copy, columns, wanted, size)
         waited = 0.0
         if self._bounded:
             began_waiting = self._channel.now()

@@ -16,6 +16,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
+from mpisgd.learner import TurnRows
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
 from mpisgd.shared_memory import Shape
 
@@ -118,7 +119,12 @@ def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int,
     """Also where an earlier use has left its traces in the memory, and where some workers have no columns to merge."""
     if channel.rank == SERVER:
         return
-    job = Job(Config(mode="sync", gradient_threshold=threshold), columns - 1, 100, workers=len(channel.workers))
+    job = Job(
+        Config(mode="sync", gradient_threshold=threshold, regularization=0.1),
+        columns - 1,
+        100,
+        workers=len(channel.workers),
+    )
     beginning = Beginning(job, np.arange(columns, dtype=np.float32), np.full(columns, 0.5, np.float32))
     memory = shared_memory_for(channel, job)
     found = [merged(channel, rounds_for(channel, beginning, some)) for some in (memory, memory, None)]
@@ -136,9 +142,10 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
     for turn in range(3):
         some.local.vector += channel.rank * np.sin(np.arange(len(some.local.vector)) + turn, dtype=np.float32)
         some.local.scale *= 0.99
-        facts, counted = some.merge(rows=channel.rank, computing=0.5, step_size=0.1, stop=turn == 2)
+        facts, counted = some.merge(TurnRows(channel.rank, 1), computing=0.5, step_size=0.1, stop=turn == 2)
         assert facts.stop == (turn == 2)
         assert facts.rows.tolist() == list(channel.workers)
+        assert facts.moved.tolist() == [1] * len(channel.workers)
         assert facts.computing.tolist() == [0.5] * len(channel.workers)
         assert all(facts.round_trips > 0) == (turn > 0)
         counts.append(counted)

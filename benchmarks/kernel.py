@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from scipy.sparse import csr_matrix
 
@@ -15,7 +13,7 @@ from mpisgd.beginning import SLOWEST_BIAS
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.sparse_rows import SparseRows, column_dtype
+from mpisgd.sparse_rows import SparseRows
 from mpisgd.svm import LOSSES, Objective, ScaledVector
 
 SGD = "scikit-learn SGDClassifier"
@@ -57,8 +55,7 @@ def add_pass(result: Result, row: str, seconds: float, rows: int) -> None:
 
 def as_in_a_shard(matrix: csr_matrix) -> SparseRows:
     """Return the rows as a worker keeps them: with their bias column, and columns as narrow as can be."""
-    rows = Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(matrix))
-    return dataclasses.replace(rows, columns=rows.columns.astype(column_dtype(rows.column_count)))
+    return Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(matrix)).narrow()
 
 
 def one_pass(objective: Objective, rows: SparseRows, labels: Float, squared_norms: Float) -> None:

@@ -137,9 +137,9 @@ def test_damped_turns_of_nothing_but_the_penalty_shrink_the_weights_to_nothing(w
 
 @pytest.mark.parametrize("stops", [[0, 0, 0], [1, 0, 0]])
 def test_a_round_is_the_last_when_a_worker_says_so(stops: list[float]) -> None:
-    facts = facts_of([1.0] * 3)
-    facts.table[TurnFacts._fields.index("stop")] = stops
-    assert facts.stop == any(stops)
+    table = facts_of([1.0] * 3).table
+    table[TurnFacts._fields.index("stop")] = stops
+    assert RoundFacts(table).stop == any(stops)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 2.0])

@@ -50,7 +50,7 @@ def test_the_end_of_rows() -> None:
 def test_reports(workers: int, rounds: int, columns: int) -> None:
     numbers = np.random.default_rng(0).random(100, np.float32)
     round_trips, spent = numbers[: rounds * workers].reshape(rounds, workers), numbers[40 : 40 + 2 * workers]
-    header = ReportHeader(1, 2, 3, 4, 5, 0.625, 7, rounds=rounds, workers=workers, in_memory=True)
+    header = ReportHeader(1, 2, 2.5, 3, 4, 5, 0.625, 7, rounds=rounds, workers=workers, in_memory=True)
     message = pack_report(header, round_trips, spent.reshape(workers, 2), numbers[90 : 90 + columns])
     found, *arrays = unpack_report(message)
     assert found == header

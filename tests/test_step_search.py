@@ -93,7 +93,7 @@ def test_any_number_of_rows_will_do(rows: int):
     facts = row_facts(made)
     trial = Trial(settle(job(), np.zeros(4, np.float32), facts), made)
     sums = trial.of(search_for(job(), facts).sizes, [0, 3]).reshape(3, -1)
-    np.testing.assert_array_equal(sums[0], np.where(np.isin(np.arange(5), [0, 3]), min(2000, max(1, rows // 2)), 0))
+    np.testing.assert_array_equal(sums[0], np.where(np.isin(np.arange(5), [0, 3]), min(1000, max(1, rows // 2)), 0))
     assert np.isfinite(sums).all()
 
 

@@ -70,13 +70,13 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
     (column_count,), stay as they are.
     """
     rows, _, labels = facts[:3].tolist()
-    curvatures = facts[3:] * (job.objective.loss.curvature / rows)
+    curvature = job.objective.loss.curvature
+    curvatures = np.multiply(facts[3:], curvature / rows, out=np.empty(len(facts) - 3, np.float32), casting="same_kind")
     if job.config.bias:
         bias_step = max(SLOWEST_BIAS, largest)
-        curvatures[-1] = job.objective.loss.curvature * bias_step
+        curvatures[-1] = curvature * bias_step
         job = dataclasses.replace(job, bias_step=bias_step)
         if job.config.initial_model is None:
             weights = weights.copy()
             weights[-1] = labels / rows
-    largest_number = np.finfo(np.float32).max
-    return Beginning(job, weights, curvatures.clip(max=largest_number, out=curvatures).astype(np.float32))
+    return Beginning(job, weights, np.minimum(curvatures, np.finfo(np.float32).max, out=curvatures))

@@ -29,8 +29,10 @@ class Leader:
     wants_stop  whether the next round is to be the last
     """
 
-    def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
+    def __init__(self, channel: Channel, job: Job, rounds: Rounds, began: float) -> None:
+        """Lead in a run whose clock started at `began`, by this rank's."""
         self._channel, self._job, self._rounds = channel, job, rounds
+        self._began = self._merged_at = began
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None
@@ -45,6 +47,7 @@ class Leader:
 
     def after_round(self, facts: RoundFacts, merged: MergeCounts) -> None:
         """Take the round just merged into account, and do what is due."""
+        self._merged_at = self._channel.now()
         if facts.round_trips.all():  # before the first round there was none
             self._round_trips.append(facts.round_trips)
         self._facts += facts.table
@@ -93,6 +96,7 @@ class Leader:
         header = ReportHeader(
             occasion=occasion,
             rows=rounds.rows,
+            seconds=self._merged_at - self._began,
             turns=self._turns,
             changes_sent=int(merged.changes_sent),
             changes=int(merged.changes),

@@ -55,10 +55,11 @@ class Order(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportHeader:
-    """What the leader says with the weights: since the last report, but for the first two."""
+    """What the leader says with the weights: since the last report, but for the first three."""
 
     occasion: int
     rows: int  # processed by all workers since the run began
+    seconds: float  # of training, until the last round
     turns: int
     changes_sent: int
     changes: int  # with those held back by the threshold

@@ -77,7 +77,7 @@ def read_split(dataset: Dataset, split: str, preprocessing: Preprocessing) -> Sh
     """Read a whole split into memory, preprocessed."""
     blocks = list(dataset.blocks(split))
     rows = concatenate([preprocessing.apply(block.rows) for block in blocks], preprocessing.width(dataset.column_count))
-    return Shard(rows, np.concatenate([np.empty(0, np.float32), *(block.labels for block in blocks)]))
+    return Shard(rows.narrow(), np.concatenate([np.empty(0, np.float32), *(block.labels for block in blocks)]))
 
 
 def scatter_partition(channel: Channel, dataset: Dataset, owner: NDArray[np.int32]) -> Shard:

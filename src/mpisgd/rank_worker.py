@@ -52,14 +52,14 @@ def work(channel: Channel) -> None:
     if shards.scales is not None:
         scale(first.rows, shards.scales)
         first = LearningShard.made_of(first)
-    beginning = _begin(channel, job.with_scaling(scaled=shards.scales is not None), first, shards.names)
+    beginning, began = _begin(channel, job.with_scaling(scaled=shards.scales is not None), first, shards.names)
     if job.measures_turns:
         costs = channel.worker_sum(turn_cost.measured(channel, beginning, first, memory))
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
     learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         if sync:
-            work_sync(channel, beginning, learner, memory)
+            work_sync(channel, beginning, began, learner, memory)
         else:
             work_async(channel, beginning, learner, memory)
     channel.worker_leave()
@@ -78,16 +78,20 @@ def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
     )
 
 
-def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None) -> Beginning:
-    """Settle with all others where learning begins; of wide rows, for the columns of these names."""
+def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None) -> tuple[Beginning, float]:
+    """Settle with all others where learning begins; of wide rows, for the columns of these names.
+
+    Returns it, and when all shards were in place.
+    """
     facts = row_facts(shard)
     if names is None:
         shared = channel.worker_share_weights(job.column_count)
         facts = channel.worker_sum(facts)
-        largest = largest_mean_square(job, facts)
+        began, largest = channel.now(), largest_mean_square(job, facts)
     else:
         channel.worker_tell_columns(pack_columns(names, facts))
         *of_all, largest = json.loads(channel.worker_hear())
+        began = channel.now()
         facts[:3] = of_all
         shared = channel.worker_take_weights()
     beginning = settled(job, shared, facts, largest)
@@ -100,22 +104,25 @@ def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None)
                 found = trial.of(search.sizes[search.to_try], tried)
             search.hear(channel.worker_sum(found))
         size = search.best
-    return beginning.with_learning_rate(size)
+    return beginning.with_learning_rate(size), began
 
 
-def work_sync(channel: Channel, beginning: Beginning, learner: Learner, memory: SharedMemory | None) -> None:
+def work_sync(
+    channel: Channel, beginning: Beginning, began: float, learner: Learner, memory: SharedMemory | None
+) -> None:
     """Take turns in lock step: each round starts from the same weights and ends with all turns merged into them.
 
-    Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
+    Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes. The
+    clock of training started at `began`.
     """
     job, rounds = beginning.job, rounds_for(channel, beginning, memory)
-    leader = Leader(channel, job, rounds) if channel.rank == LEADER else None
+    leader = Leader(channel, job, rounds, began) if channel.rank == LEADER else None
     stops = False
     while not (job.is_done(rounds.rows) or stops):
         step_size = job.step_size(rounds.rows)
-        began = channel.now()
+        turn_began = channel.now()
         rows = learner.turn(rounds.local, step_size)
-        computing = channel.now() - began
+        computing = channel.now() - turn_began
         facts, merged = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
         stops = facts.stop
         if leader is not None:

@@ -88,7 +88,7 @@ class ByAllreduce:
         table = self._table(self._sum).astype(np.float64)
         facts, (sent, changed) = RoundFacts(table[:-COUNTS]), table[-COUNTS:].sum(axis=1).tolist()
         merged = self._merging.merge_sum(weights, self._sum[: self._columns], facts, step_size)
-        self.rows += int(facts.rows.sum())
+        self.rows += int(facts.all_rows)
         self._average.look(ScaledVector(weights), self.rows)
         np.add(weights, held_back, out=local.vector)
         local.scale = 1.0
@@ -141,7 +141,7 @@ class InMemory:
         self._merged[self._worker] = self._merging.merge_part(
             self._locals, self._weights, self._part, facts, step_size, self._threshold
         )
-        self.rows += int(facts.rows.sum())
+        self.rows += int(facts.all_rows)
         self._average.look(ScaledVector(self._weights[self._part]), self.rows)
         self._memory.meet()
         self.local.scale = 1.0

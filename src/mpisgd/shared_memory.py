@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # More is not asked for: containers often have 64 MB of such memory in all, and MPI's own messages take a part of it.
 LARGEST = 32 << 20  # bytes
 PLACE = "/dev/shm"  # noqa: S108 - where MPI has it, on Linux
+PAGE = 4096  # bytes, or more
 CACHE_LINE = 64  # bytes; each rank's number of meetings lies on one of its own, as do the arrays' beginnings
+ALL = slice(None)
 Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -71,14 +73,15 @@ class SharedMemory:
         window.Sync()
         _all_say(ranks, True)
         window.Sync()
+        memory[::PAGE].max(initial=0)  # each has all pages now, and need not stop for them later
         return made
 
-    def meet(self) -> None:
-        """Wait until all ranks are here. Collective."""
+    def meet(self, awaited: slice = ALL, *, hurry: bool = True) -> None:
+        """Wait until all ranks are here, or those `awaited`; without `hurry` this one sleeps meanwhile. Collective."""
         self._meeting += 1
         self._window.Sync()  # what was written here is seen before the word that it is
         self._meetings[self._mine] = self._meeting
-        poll(self._all_here, self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE))
+        poll(lambda: self._are_here(awaited), self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE if hurry else 0))
         self._window.Sync()
 
     def free(self) -> None:
@@ -87,9 +90,9 @@ class SharedMemory:
         self._window.Unlock_all()
         self._window.Free()
 
-    def _all_here(self) -> bool:
+    def _are_here(self, awaited: slice) -> bool:
         self._window.Sync()
-        return bool(self._meetings.min() >= self._meeting)
+        return bool(self._meetings[awaited].min() >= self._meeting)
 
 
 def _meetings(ranks: MPI.Comm) -> Shape:

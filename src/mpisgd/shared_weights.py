@@ -15,7 +15,7 @@ import numpy as np
 from mpisgd import compiled_loops, exchange_loops, hogwild_loops
 from mpisgd.averaging import made_for
 from mpisgd.beginning import Beginning
-from mpisgd.channel import SERVER, Channel
+from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.hogwild_loops import Memory, Outcome, Own, Rule, State, Steps
@@ -99,14 +99,15 @@ class SharedWeights:
         curved = CURVED_BY_MOVED if config.merge == "damped" else 0
         self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved)
         self._average = made_for(beginning.job, average)
-        if channel.rank == SERVER:
+        if channel.rank == LEADER:
             self._vector[:] = beginning.weights
             for array in (self._times_changed, average, words, self._turns):
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0
             self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
-        memory.meet()
+        # The server looks every now and then, so the workers begin without it.
+        memory.meet(slice(LEADER, None), hurry=not self._polls)
 
     # --- the workers
 

@@ -31,7 +31,7 @@ class SparseRows:
     """Rows in compressed sparse row (CSR) form.
 
     values        (elements,)  float32
-    columns       (elements,)  int32, or uint16 where a worker keeps them; 0 <= column < column_count
+    columns       (elements,)  int32, or uint16 where they are kept to compute with; 0 <= column < column_count
     row_pointers  (rows + 1,)  int32 (int64 past 2^31 elements); row i is the elements
                                row_pointers[i]:row_pointers[i + 1]. Absolute: a range of rows is a slice of them,
                                over the same values and columns.
@@ -110,6 +110,11 @@ class SparseRows:
         start, stop = int(self.row_pointers[0]), int(self.row_pointers[-1])
         pointers = self.row_pointers if start == 0 else self.row_pointers - start
         return SparseRows(self.values[start:stop], self.columns[start:stop], pointers, self.column_count)
+
+    def narrow(self) -> SparseRows:
+        """Return these rows with columns of the smallest dtype: less to read."""
+        columns = self.columns.astype(column_dtype(self.column_count), copy=False)
+        return SparseRows(self.values, columns, self.row_pointers, self.column_count)
 
     def lengths(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
         """Return the number of elements of each of these rows, of the shape of `rows`."""

@@ -1,13 +1,15 @@
 """The first step size: larger ones are tried on samples of the rows, for as long as they gain by it.
 
-It is found much as Hogwild!'s own program does by its "best ball" (Niu, Recht, Re, Wright 2011). Many workers share the
-trials: each tries one or two on rows of its own. As the rows differ, it is what a step size gains on them that counts.
+It is found much as Hogwild!'s own program does by its "best ball" (Niu, Recht, Re, Wright 2011). The workers share the
+trials, each on rows of its own: one makes all of them, two make half of them each, many one or two. As the rows differ,
+it is what a step size gains on them that counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import ScaledVector
 
 SAMPLES = 2  # that each step size is tried on, at least. With one, two workers now and then chose one twice as large.
+TRIAL_ROWS = 1_000  # of a sample: so many to learn from, and as many to judge by
 # Of the step size 1 / (curvature x mean ||x||^2). Smaller ones are not tried: no row steps too far (see svm.Loss), and
 # with few positives nothing that can be learnt from a sample is better than learning nothing.
 FACTORS = 2.0 ** np.arange(5)
@@ -47,7 +50,7 @@ class StepSearch:
         curvature = job.objective.loss.curvature
         self.sizes: NDArray[np.float64] = FACTORS * (rows / (curvature * squared_norms) if squared_norms > 0 else 1.0)
         steepest = curvature * largest
-        if job.config.batch_size > SAMPLE_ROWS / PARTS and steepest > 0:
+        if job.config.batch_size > TRIAL_ROWS / PARTS and steepest > 0:
             self.sizes = self.sizes.clip(max=LARGEST_BATCH_STEP / (job.config.batch_size * steepest))
         self.best = float(self.sizes[0])
         self.to_try = [0, 1]
@@ -75,48 +78,62 @@ def tried_by(worker: int, tries: int, rows: float) -> list[int]:
     return [number % tries for number in range(worker * each, (worker + 1) * each)]
 
 
+class Sample(NamedTuple):
+    """Rows of a shard to try step sizes on: start:middle to learn from, and `judged` to judge by."""
+
+    start: int
+    middle: int
+    judged: Shard
+
+
 class Trial:
-    """A worker's rows to try step sizes on: some that they learn from, as many that they are judged on.
+    """A worker's samples: SAMPLES of them where it is the only worker, else one.
 
     A worker with one row learns from it and judges by it.
     """
 
     def __init__(self, beginning: Beginning, shard: LearningShard) -> None:
-        self._job, self._initial = beginning.job, beginning.weights
-        half = max(1, min(SAMPLE_ROWS, len(shard.rows) // 2))
-        sample = shard.first(2 * half)
-        self._judged = Shard(sample.rows.part(len(sample.rows) - half, len(sample.rows)), sample.labels[-half:])
-        self._learnt_from = shard.first(half)
-        self._squared_norms = shard.squared_norms[:half]
-        self._before = self._value(ScaledVector(self._initial))
+        self._job, self._initial, self._shard = beginning.job, beginning.weights, shard
+        rows = len(shard.rows)
+        count = SAMPLES if beginning.job.workers == 1 and rows >= 2 * SAMPLES else 1
+        half = max(1, min(TRIAL_ROWS, rows // (2 * count)))
+        self._samples = [self._sample(2 * half * number, half) for number in range(count)]
+        initial = ScaledVector(self._initial)
+        self._before = [self._value(initial, sample) for sample in self._samples]
 
     def of(self, sizes: NDArray[np.float64], tried: list[int]) -> NDArray[np.float64]:
         """Return for each size, to be added up: [rows it was judged on, rows x objective before, the same after].
 
         Float64 (3 x sizes,), 0 for those that were not `tried`.
         """
-        rows, sums = len(self._judged.rows), np.zeros((3, len(sizes)))
+        sums = np.zeros((3, len(sizes)))
         for number in tried:
-            after = self._value(self._learnt(float(sizes[number])))
-            sums[:, number] = rows, rows * self._before, rows * after if math.isfinite(after) else math.inf
+            for sample, before in zip(self._samples, self._before, strict=True):
+                rows, after = len(sample.judged.rows), self._value(self._learnt(float(sizes[number]), sample), sample)
+                sums[:, number] += rows, rows * before, rows * after if math.isfinite(after) else math.inf
         return sums.ravel()
 
-    def _learnt(self, size: float) -> ScaledVector:
+    def _sample(self, start: int, half: int) -> Sample:
+        shard, stop = self._shard, min(start + 2 * half, len(self._shard.rows))
+        judged = Shard(shard.rows.part(stop - half, stop), shard.labels[stop - half : stop])
+        return Sample(start, start + half, judged)
+
+    def _learnt(self, size: float, sample: Sample) -> ScaledVector:
         """Return the weights after a pass with this step size: their average, if the run is measured by it."""
-        job, sample, weights = self._job, self._learnt_from, ScaledVector(self._initial.copy())
-        of_sample = dataclasses.replace(job, learning_rows=len(sample.rows))
-        average = made_for(of_sample, np.zeros_like(self._initial))
-        part = max(job.config.batch_size, -(-len(sample.rows) // PARTS))
-        for start in range(0, len(sample.rows), part):
-            stop = min(start + part, len(sample.rows))
+        job, shard, weights = self._job, self._shard, ScaledVector(self._initial.copy())
+        rows, batch_size = sample.middle - sample.start, job.config.batch_size
+        average = made_for(dataclasses.replace(job, learning_rows=rows), np.zeros_like(self._initial))
+        part = max(batch_size, -(-rows // PARTS))
+        for start in range(sample.start, sample.middle, part):
+            stop = min(start + part, sample.middle)
             job.objective.minibatch_steps(
-                weights, sample.rows, sample.labels, self._squared_norms, start, stop, job.config.batch_size, size
+                weights, shard.rows, shard.labels, shard.squared_norms, start, stop, batch_size, size
             )
-            average.look(weights, stop)
+            average.look(weights, stop - sample.start)
         return average.weights(weights)
 
-    def _value(self, weights: ScaledVector) -> float:
+    def _value(self, weights: ScaledVector, sample: Sample) -> float:
         """Return the objective on the rows to judge by."""
-        *_, measured = measure_in_steps(weights, self._judged, self._job.objective)
+        *_, measured = measure_in_steps(weights, sample.judged, self._job.objective)
         assert measured is not None  # noqa: S101 - the last step has the result
         return measured.objective

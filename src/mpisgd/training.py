@@ -231,7 +231,7 @@ def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> t
         samples.finish()
     test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None
     if plan.measured_split is None:
-        return HeldOut(Shard(prepare.apply(nobodys.rows), nobodys.labels), test), samples
+        return HeldOut(Shard(prepare.apply(nobodys.rows).narrow(), nobodys.labels), test), samples
     if plan.measured_split == "test" and test is not None:
         return HeldOut(test, test), samples
     return HeldOut(read_split(dataset, plan.measured_split, prepare), test), samples

@@ -76,13 +76,17 @@ class Training:
         """Rows that all workers together processed in a second of training."""
         return float(self.metrics[-1]["rows_per_second"])
 
-    def seconds_to(self, accuracy: float) -> float:
-        """Return the training time of the first measurement that reached an accuracy, infinite if none did."""
-        return next((line["seconds"] for line in self.metrics if line["accuracy"] >= accuracy), math.inf)
-
     def seconds_to_objective(self, objective: float) -> float:
-        """Return the training time of the first measurement at or below an objective, infinite if none was."""
-        return next((line["seconds"] for line in self.metrics if line["objective"] <= objective), math.inf)
+        """Return the training time at which an objective was reached, infinite if it never was.
+
+        Between two measurements by a straight line.
+        """
+        reached = next((n for n, line in enumerate(self.metrics) if line["objective"] <= objective), None)
+        if reached is None:
+            return math.inf
+        before, after = self.metrics[max(0, reached - 1)], self.metrics[reached]
+        share = (before["objective"] - objective) / (before["objective"] - after["objective"]) if reached else 0.0
+        return float(before["seconds"] + share * (after["seconds"] - before["seconds"]))
 
 
 def train(

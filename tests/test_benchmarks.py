@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # where `python -m benchmarks` 
 
 from benchmarks import report, scores, sets
 from benchmarks.kinds import labelled
-from benchmarks.measure import run_module
+from benchmarks.measure import Training, run_module
 
 
 def some_rows(rows: int = 40, columns: int = 120) -> sets.Split:
@@ -63,6 +63,14 @@ def test_scores_of_weights() -> None:
     weights = scores.with_bias([[2, -0.25]], [0.0])
     assert scores.accuracy(weights, rows, labels) == 1
     assert scores.objective(weights, rows, labels, 0.1) == pytest.approx(0.05 * (4 + 0.0625) + 0.25)
+
+
+@pytest.mark.parametrize(("objective", "seconds"), [(0.9, 1.0), (0.8, 1.0), (0.75, 1.5), (0.5, 3.0), (0.4, math.inf)])
+def test_the_time_to_an_objective_is_found_between_measurements(objective: float, seconds: float) -> None:
+    at = {1.0: 0.8, 2.0: 0.7, 3.0: 0.5, 4.0: 0.6}
+    metrics = [{"seconds": second, "objective": value} for second, value in at.items()]
+    run = Training(5.0, 1.0, metrics, 0.9, [], Path("model.h5"))
+    assert run.seconds_to_objective(objective) == pytest.approx(seconds)
 
 
 def test_labels_have_the_share_of_positives() -> None:

@@ -49,7 +49,7 @@ class Memory:
         assert willing
         self.arrays = [np.zeros(*shape) for shape in shapes]
 
-    def meet(self, awaited: slice, *, hurry: bool) -> None: ...
+    def meet(self, first: int, *, hurry: bool) -> None: ...
 
 
 def beginning(**settings: Any) -> Beginning:

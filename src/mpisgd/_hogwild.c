@@ -1,5 +1,5 @@
 /* Exchanges in memory that several processes share: a worker merges its own turn into the server's weights and takes in
-   what the others did, with a lock that keeps these from the weights meanwhile.
+   what the others did, with a lock that keeps these from the weights meanwhile. And their meetings, without a lock.
 
    hogwild_loops.py is the only caller and says what each function does. Lists of columns are trusted to be in range.
 
@@ -8,6 +8,7 @@
 
 #include "_kernel.h"
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
@@ -241,6 +242,37 @@ static void give(pthread_mutex_t *lock)
     pthread_mutex_unlock(lock);
 }
 
+/* Whether all processes from the first awaited one on have come to a meeting; their numbers lie `stride` apart. */
+static int are_here(const int64_t *meetings, Py_ssize_t first, Py_ssize_t processes, Py_ssize_t stride, int64_t meeting)
+{
+    for (Py_ssize_t other = first; other < processes; other++)
+        if (__atomic_load_n(&meetings[other * stride], __ATOMIC_ACQUIRE) < meeting)
+            return 0;
+    return 1;
+}
+
+static PyObject *meet(PyObject *module, PyObject *arguments)
+{
+    Py_buffer memory;
+    Py_ssize_t stride, mine, first;
+    long long meeting;
+    int looks;
+    if (!PyArg_ParseTuple(arguments, "w*nnLni", &memory, &stride, &mine, &meeting, &first, &looks))
+        return NULL;
+    Py_ssize_t processes = stride > 0 ? memory.len / 8 / stride : 0;
+    int right = check(0 <= mine && mine < processes && 0 <= first && first <= processes, "meetings"), here = 0;
+    if (right) {
+        int64_t *meetings = memory.buf;
+        __atomic_store_n(&meetings[mine * stride], meeting, __ATOMIC_RELEASE);
+        for (here = are_here(meetings, first, processes, stride, meeting); !here && looks > 0; looks--) {
+            sched_yield();
+            here = are_here(meetings, first, processes, stride, meeting);
+        }
+    }
+    PyBuffer_Release(&memory);
+    return right ? PyBool_FromLong(here) : NULL;
+}
+
 static PyObject *make_lock(PyObject *module, PyObject *arguments)
 {
     return with_lock(arguments, make);
@@ -258,6 +290,7 @@ static PyObject *give_lock(PyObject *module, PyObject *arguments)
 
 PyMethodDef hogwild_methods[] = { /* of the module in _kernel.c */
     {"exchange_in_memory", exchange_in_memory, METH_VARARGS, NULL},
+    {"meet", meet, METH_VARARGS, NULL},
     {"make_lock", make_lock, METH_VARARGS, NULL},
     {"take_lock", take_lock, METH_VARARGS, NULL},
     {"try_lock", try_lock, METH_VARARGS, NULL},

@@ -97,6 +97,18 @@ class Steps(NamedTuple):
     has_bias: bool
 
 
+def meet(meetings: NDArray[np.int64], mine: int, meeting: int, first: int, looks: int) -> bool:
+    """Say that the process `mine` has come to a meeting of this number; tell whether all others have.
+
+    meetings  the last meeting that each process has come to, (processes, numbers of a cache line), the first of these
+    first     the first process that is awaited
+    looks     how often to look again, each time after letting others have the core
+
+    What a process wrote before it came is seen by those that know that it has.
+    """
+    return bool(_kernel.meet(meetings, meetings.shape[1], mine, meeting, first, looks))
+
+
 def make_lock(lock: Lock) -> None:
     """Make a lock in this memory, that nobody has."""
     _kernel.make_lock(lock)

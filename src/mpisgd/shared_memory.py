@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import hogwild_loops
+from mpisgd.compiled_loops import is_compiled
 from mpisgd.waiting import YIELDS_FOR_COLLECTIVE, Backoff, Work, poll
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ LARGEST = 32 << 20  # bytes
 PLACE = "/dev/shm"  # noqa: S108 - where MPI has it, on Linux
 PAGE = 4096  # bytes, or more
 CACHE_LINE = 64  # bytes; each rank's number of meetings lies on one of its own, as do the arrays' beginnings
-ALL = slice(None)
+LOOKS = 200  # for the others, of some microseconds, before messages are to be moved along
 Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -37,8 +39,8 @@ class SharedMemory:
         memory: NDArray[np.uint8] = np.asarray(window.Shared_query(0)[0])
         self._window, self._meanwhile = window, meanwhile
         self._mine, self._meeting = ranks.rank, 0
-        meetings, *self.arrays = _arrays(memory, [_meetings(ranks), *shapes])
-        self._meetings: NDArray[np.int64] = meetings[:, 0]
+        self._meetings: NDArray[np.int64]
+        self._meetings, *self.arrays = _arrays(memory, [_meetings(ranks), *shapes])
 
     @classmethod
     def of(
@@ -76,12 +78,16 @@ class SharedMemory:
         memory[::PAGE].max(initial=0)  # each has all pages now, and need not stop for them later
         return made
 
-    def meet(self, awaited: slice = ALL, *, hurry: bool = True) -> None:
-        """Wait until all ranks are here, or those `awaited`; without `hurry` this one sleeps meanwhile. Collective."""
+    def meet(self, first: int = 0, *, hurry: bool = True) -> None:
+        """Wait until all ranks are here, from the `first` on; without `hurry` this one sleeps meanwhile. Collective."""
         self._meeting += 1
+        if is_compiled() and hogwild_loops.meet(
+            self._meetings, self._mine, self._meeting, first, LOOKS if hurry else 0
+        ):
+            return
         self._window.Sync()  # what was written here is seen before the word that it is
-        self._meetings[self._mine] = self._meeting
-        poll(lambda: self._are_here(awaited), self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE if hurry else 0))
+        self._meetings[self._mine, 0] = self._meeting
+        poll(lambda: self._are_here(first), self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE if hurry else 0))
         self._window.Sync()
 
     def free(self) -> None:
@@ -90,9 +96,9 @@ class SharedMemory:
         self._window.Unlock_all()
         self._window.Free()
 
-    def _are_here(self, awaited: slice) -> bool:
+    def _are_here(self, first: int) -> bool:
         self._window.Sync()
-        return bool(self._meetings[awaited].min() >= self._meeting)
+        return bool(self._meetings[first:, 0].min() >= self._meeting)
 
 
 def _meetings(ranks: MPI.Comm) -> Shape:

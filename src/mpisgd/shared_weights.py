@@ -107,7 +107,7 @@ class SharedWeights:
             self._state[:] = 0
             self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
         # The server looks every now and then, so the workers begin without it.
-        memory.meet(slice(LEADER, None), hurry=not self._polls)
+        memory.meet(LEADER, hurry=not self._polls)
 
     # --- the workers
 

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <time.h>
 
+enum { BLOCK = 512 }; /* columns */
 enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
 enum { EXACT = 1 << 24 }; /* up to which a float counts how often a column changed: it counts no versions beyond, either */
 
@@ -69,22 +70,42 @@ static void multiply_all(const Py_buffer *vector, double factor)
         ((float *)vector->buf)[j] *= (float)factor;
 }
 
+struct changes { /* of some columns, those that are sent */
+    int32_t columns[BLOCK];
+    float by[BLOCK];
+    int32_t sent, changed; /* with those held back */
+};
+
+/* Which columns changed is not to be guessed by the processor: each is written, and moved on from where it is sent. */
+static void find_changes(const float *mine, const float *base, const int32_t *columns, Py_ssize_t count, float scale,
+                         float threshold, struct changes *found)
+{
+    int32_t sent = 0, changed = 0;
+    for (Py_ssize_t p = 0; p < count; p++) {
+        float all = (mine[columns[p]] - base[columns[p]]) * scale;
+        found->columns[sent] = columns[p], found->by[sent] = all;
+        changed += all != 0;
+        sent += (all != 0) & !(fabsf(all) <= threshold);
+    }
+    found->sent = sent, found->changed = changed;
+}
+
 /* The changes of the turn's columns, and the weights of those that are wanted; returns how many these are. */
 static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *turn, const struct update *to, float scale,
                                 float threshold, float folded, double *record)
 {
+    const struct update by = *to; /* so that no store changes it */
     float *mine = memory->mine.buf, *base = memory->base.buf;
-    double gains = 0;
-    int32_t sent = 0, changed = 0;
-    for (Py_ssize_t p = 0; p < turn->count; p++) {
-        Py_ssize_t j = turn->columns[p];
-        float all = (mine[j] - base[j]) * scale, change = above(all, threshold);
-        changed += all != 0;
-        if (change != 0) {
-            gains += add_one(to, j, change);
-            sent++;
-            base[j] = mine[j];
+    struct changes found;
+    record[SENT] = record[CHANGES] = record[GAINS] = 0;
+    for (Py_ssize_t start = 0; start < turn->count; start += BLOCK) {
+        float gains = 0;
+        find_changes(mine, base, turn->columns + start, lesser(BLOCK, turn->count - start), scale, threshold, &found);
+        for (int32_t k = 0; k < found.sent; k++) {
+            gains += add_one(&by, found.columns[k], found.by[k]);
+            base[found.columns[k]] = mine[found.columns[k]];
         }
+        record[SENT] += found.sent, record[CHANGES] += found.changed, record[GAINS] += gains;
     }
     if (folded != 1) {
         multiply_all(&memory->mine, folded);
@@ -92,11 +113,10 @@ static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *
     }
     for (Py_ssize_t p = 0; p < turn->wanted_count; p++) {
         Py_ssize_t j = turn->wanted[p];
-        float ahead = mine[j] - base[j];
-        base[j] = to->vector[j];
-        mine[j] = base[j] + ahead;
+        float weight = by.vector[j], ahead = mine[j] - base[j];
+        base[j] = weight;
+        mine[j] = weight + ahead;
     }
-    record[SENT] = sent, record[CHANGES] = changed, record[GAINS] = gains;
     return turn->wanted_count;
 }
 

@@ -108,8 +108,12 @@ struct update { /* to the server's weights, by the rule of ServerWeights */
 /* One column's part of an update; returns the gain. One update in `version / times` changes it. */
 static inline float add_one(const struct update *to, Py_ssize_t j, float change)
 {
-    float gain = damped(to->curvatures[j], to->size, to->turns);
     to->times[j] += 1;
+    if (to->turns == 1) { /* the gain is 1: no division is worth that */
+        to->vector[j] += change * to->factor;
+        return 1;
+    }
+    float gain = damped(to->curvatures[j], to->size, to->turns);
     to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * (to->version / to->times[j]))
         + gain * change * to->factor;
     return gain;

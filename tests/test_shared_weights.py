@@ -251,13 +251,13 @@ def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_he
 
 def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
     """Return the memory as the kernel takes it."""
-    vector, times, _, state, records, words, _ = memory.arrays
+    vector, times, average, state, records, words, _ = memory.arrays
     own = (copy.record, copy.own, copy.local.vector, copy.base)
-    return hogwild_loops.Memory(words[0], state, records, *own, vector, times, CURVATURES)
+    return hogwild_loops.Memory(words[0], state, records, *own, vector, times, average, CURVATURES)
 
 
 SIZE = TurnSize(1.0, 0.0)
-RULE = hogwild_loops.Rule(threshold=0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=8.0)
+RULE = hogwild_loops.Rule(0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=4.0, every_rows=1.0, lateness=3.0)
 
 
 def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:

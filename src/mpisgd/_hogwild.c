@@ -136,6 +136,18 @@ static double fold(const struct memory *memory, double scale, double smallest)
     return 1;
 }
 
+/* Lets the average take the weights in, if it is time; see averaging.Average. */
+static void take_average(const struct memory *memory, const struct rule *rule)
+{
+    double *state = memory->state.buf;
+    if (state[ROWS] < state[NEXT_ROWS])
+        return;
+    state[NEXT_ROWS] = state[ROWS] + rule->every_rows;
+    state[TAKEN] += 1;
+    blend_in(memory->average.buf, memory->vector.buf, memory->average.len / 4,
+             (1 + rule->lateness) / (state[TAKEN] + rule->lateness), state[SCALE]);
+}
+
 /* With the lock: merges the turn and leaves its record, if there is room for it. */
 static enum outcome exchange_locked(const struct memory *memory, const struct rule *rule, const struct turn *turn)
 {
@@ -164,6 +176,7 @@ static enum outcome exchange_locked(const struct memory *memory, const struct ru
     own[HEARD_VERSION] = state[VERSION], own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = scale;
     record[MERGED_AT] = seconds();
     memcpy(records + (int64_t)state[VERSION] % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
+    take_average(memory, rule);
     record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, places) : 4.0 * (double)heard; /* for the next */
     return DONE;
 }
@@ -184,20 +197,21 @@ static int fit_together(const struct memory *memory)
         && check(memory->record.len == RECORD_LENGTH * number, "record")
         && check(memory->records.len >= RECORD_LENGTH * number, "records")
         && check(memory->base.len == length && memory->vector.len == length && memory->times.len == length
-                     && memory->curvatures.len == length,
+                     && memory->average.len == length && memory->curvatures.len == length,
                  "vectors");
 }
 
 int open_memory(PyObject *tuple, struct memory *m)
 {
-    return PyArg_ParseTuple(tuple, "w*w*w*w*w*w*w*w*w*y*", &m->lock, &m->state, &m->records, &m->record, &m->own, &m->mine,
-                            &m->base, &m->vector, &m->times, &m->curvatures)
+    return PyArg_ParseTuple(tuple, "w*w*w*w*w*w*w*w*w*w*y*", &m->lock, &m->state, &m->records, &m->record, &m->own, &m->mine,
+                            &m->base, &m->vector, &m->times, &m->average, &m->curvatures)
         && fit_together(m);
 }
 
 int open_rule(PyObject *tuple, struct rule *rule)
 {
-    return PyArg_ParseTuple(tuple, "fddd", &rule->threshold, &rule->smallest_scale, &rule->stale_turns, &rule->curved_by_moved);
+    return PyArg_ParseTuple(tuple, "fddddd", &rule->threshold, &rule->smallest_scale, &rule->stale_turns, &rule->curved_by_moved,
+                            &rule->every_rows, &rule->lateness);
 }
 
 void release_memory(struct memory *memory)

@@ -119,6 +119,9 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
     return gain;
 }
 
+/* average = average + share (scale w - average), _vectors.c */
+void blend_in(float *average, const float *weights, Py_ssize_t columns, double share, double scale);
+
 /* --- exchanges in memory, _hogwild.c */
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
@@ -129,12 +132,12 @@ enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LEN
 enum outcome { DONE, FULL };
 
 struct memory { /* what a worker has of the memory, and its own weights; the buffers are in this order */
-    Py_buffer lock, state, records, record, own, mine, base, vector, times, curvatures;
+    Py_buffer lock, state, records, record, own, mine, base, vector, times, average, curvatures;
 };
 
 struct rule { /* of an exchange */
     float threshold;
-    double smallest_scale, stale_turns, curved_by_moved;
+    double smallest_scale, stale_turns, curved_by_moved, every_rows, lateness;
 };
 
 struct turn {

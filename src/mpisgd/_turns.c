@@ -104,15 +104,14 @@ static PyObject *take_turns(PyObject *module, PyObject *arguments)
     int right = open_rows(of[0], &pass.rows) && open_batches(of[1], &pass) && open_keys(of[3], &pass)
         && open_memory(of[4], &memory) && open_steps(of[2], &memory.mine, &pass.learning) && open_rule(of[5], &rule)
         && check(stop.len >= 8 && number >= 0, "the word to stop");
-    double *own = memory.own.buf, *record = memory.record.buf, *state = memory.state.buf;
+    double *own = memory.own.buf, *record = memory.record.buf;
     right = right && check(record[WORKER] >= 1 && record[WORKER] <= (double)(clocks.len / 8), "worker");
     enum outcome outcome = DONE;
     int goes_on = right;
     while (goes_on && number < pass.ends.len / 8 - 1) {
         outcome = take_turn(&pass, number, &memory, &rule, &clocks);
         number += outcome == DONE;
-        goes_on = outcome == DONE && own[HEARD_ROWS] < until && own[HEARD_ROWS] < state[NEXT_ROWS]
-            && *(volatile int64_t *)stop.buf == 0;
+        goes_on = outcome == DONE && own[HEARD_ROWS] < until && *(volatile int64_t *)stop.buf == 0;
     }
     release(&pass.rows);
     release_memory(&memory);

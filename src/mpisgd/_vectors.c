@@ -172,7 +172,14 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     return right ? Py_BuildValue("Ld", (long long)merged.columns, merged.gains) : NULL;
 }
 
-/* average = average + share (scale w - average) */
+void blend_in(float *average, const float *weights, Py_ssize_t columns, double share, double scale)
+{
+    float kept = (float)(1 - share), taken = (float)(share * scale);
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < columns; j++)
+        average[j] = average[j] * kept + weights[j] * taken;
+}
+
 static PyObject *blend(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[2];
@@ -180,13 +187,8 @@ static PyObject *blend(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "w*y*dd", &b[0], &b[1], &share, &scale))
         return NULL;
     int right = check(b[0].len == b[1].len, "average and weights");
-    if (right) {
-        float *average = b[0].buf, kept = (float)(1 - share), taken = (float)(share * scale);
-        const float *weights = b[1].buf;
-        #pragma omp simd
-        for (Py_ssize_t j = 0; j < b[0].len / 4; j++)
-            average[j] = average[j] * kept + weights[j] * taken;
-    }
+    if (right)
+        blend_in(b[0].buf, b[1].buf, b[0].len / 4, share, scale);
     release_all(b, 2);
     return right ? Py_NewRef(Py_None) : NULL;
 }

@@ -22,13 +22,15 @@ class Average:
 
     The t-th weights w taken in move the average by (w - average) (1 + LATENESS) / (t + LATENESS). Weights close to each
     other add little, so they are taken in a few dozen times a pass and not after every step.
+
+    every_rows  processed rows from one time to the next
     """
 
     def __init__(self, job: Job, vector: Float) -> None:
         """Keep the average in this vector of zeros, float32."""
         self._vector = vector
         every = max(job.learning_rows / MOST_PER_PASS, job.column_count * ROWS_BY_COLUMN)
-        self._every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
+        self.every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
         self._next_rows = 0.0
         self._taken = 0
 
@@ -45,7 +47,7 @@ class Average:
         """Take the weights in after `rows` processed rows, if it is time."""
         if rows < self._next_rows:
             return
-        self._next_rows = rows + self._every_rows
+        self._next_rows = rows + self.every_rows
         self._taken += 1
         share = (1 + LATENESS) / (self._taken + LATENESS)
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)
@@ -59,6 +61,7 @@ class Latest:
     """Stands in for `Average` where the last weights are wanted."""
 
     state = math.inf, 0
+    every_rows = math.inf
 
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""

@@ -66,16 +66,22 @@ class Memory(NamedTuple):
     base: Float
     vector: Float
     times_changed: Float
+    average: Float
     curvatures: Float
 
 
 class Rule(NamedTuple):
-    """How turns are merged, see `weights`; `curved_by_moved` as in `merging`, or 0 to add them plainly."""
+    """How turns are merged, see `weights`, and how the average takes the weights in, see `averaging`.
+
+    curved_by_moved  as in `merging`, or 0 to add turns plainly
+    """
 
     threshold: float
     smallest_scale: float
     stale_turns: float
     curved_by_moved: float
+    every_rows: float
+    lateness: float
 
 
 class Batches(NamedTuple):
@@ -132,8 +138,8 @@ def give_lock(lock: Lock) -> None:
 def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: TurnSize) -> Outcome:
     """Do at once, with the lock, what the two ends of an exchange do by messages (`weights`).
 
-    That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`. Unless the outcome is
-    DONE, nothing is done.
+    That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`; then the average
+    takes the weights in, if it is time. Unless the outcome is DONE, nothing is done.
 
     columns  of the turn, and `wanted` those whose weights are taken in; both None: all
 
@@ -158,8 +164,8 @@ def take_turns(
 ) -> tuple[int, Outcome]:
     """Take the turns of a pass from that number on, each with its exchange.
 
-    Ends with the pass; after a turn when all workers have processed `until_rows`, or the average is to take weights in,
-    or there is the word to stop; and before the exchange of a turn for whose record there is no room.
+    Ends with the pass; after a turn when all workers have processed `until_rows` or there is the word to stop; and
+    before the exchange of a turn for whose record there is no room.
 
     turns_done  of every worker, (workers,): this one's are counted
     stop        (1,), not 0 when the run is over

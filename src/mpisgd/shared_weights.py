@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mpisgd import compiled_loops, exchange_loops, hogwild_loops
-from mpisgd.averaging import made_for
+from mpisgd.averaging import LATENESS, made_for
 from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.compiled_loops import Float
@@ -36,7 +36,11 @@ RECORDS, RECORDS_BY_WORKER = 4_096, 16
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
-PARTS_OF_A_SHARD = 64  # for each of which short turns are one call, with one step size
+# Short turns are taken several in one call of the kernel, with one step size, until all workers have processed as many
+# rows as there are in a part of a shard, or so many between them: the first bounds what one does while others wait for its
+# core, the second what Python does beside a turn, which is more than a turn of ten rows takes.
+PARTS_OF_A_SHARD = 64
+ROWS_OF_A_CALL = 1_024
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
 AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
@@ -97,8 +101,9 @@ class SharedWeights:
         self._lock, self._stop = words[LOCK], words[STOP, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
         curved = CURVED_BY_MOVED if config.merge == "damped" else 0
-        self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved)
-        self._average = made_for(beginning.job, average)
+        self._average, self._average_vector = made_for(beginning.job, average), average
+        every_rows = self._average.every_rows
+        self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
         if channel.rank == LEADER:
             self._vector[:] = beginning.weights
             for array in (self._times_changed, average, words, self._turns):
@@ -132,7 +137,7 @@ class SharedWeights:
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
         copy.own[Own.SCALE] = copy.local.scale
-        most = copy.rows + self._job.learning_rows / self._job.workers / PARTS_OF_A_SHARD
+        most = copy.rows + max(self._job.learning_rows / PARTS_OF_A_SHARD, ROWS_OF_A_CALL) / self._job.workers
         reached = hogwild_loops.take_turns(
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),
@@ -145,12 +150,10 @@ class SharedWeights:
     def _memory_of(self, copy: Copy) -> Memory:
         return Memory(
             self._lock, self._state, self._records, copy.record, copy.own, copy.local.vector, copy.base,
-            self._vector, self._times_changed, self._curvatures,
+            self._vector, self._times_changed, self._average_vector, self._curvatures,
         )  # fmt: skip
 
     def _after_exchange(self, copy: Copy) -> None:
-        if copy.rows >= self._state[State.NEXT_ROWS]:
-            self._with_lock(self._take_average)
         if self._job.is_done(copy.rows):
             self.stop()
 
@@ -219,21 +222,10 @@ class SharedWeights:
         finally:
             hogwild_loops.give_lock(self._lock)
 
-    def _take_average(self) -> None:
-        self._average.state = self._average_state()
-        self._average.look(self._current(), int(self._state[State.ROWS]))
-        self._state[AVERAGE] = self._average.state
-
     def _measured(self) -> ScaledVector:
-        self._average.state = self._average_state()
-        return self._average.weights(self._current())
-
-    def _average_state(self) -> tuple[float, int]:
         next_rows, taken = self._state[AVERAGE].tolist()
-        return next_rows, int(taken)
-
-    def _current(self) -> ScaledVector:
-        return ScaledVector(self._vector, float(self._state[State.SCALE]))
+        self._average.state = next_rows, int(taken)
+        return self._average.weights(ScaledVector(self._vector, float(self._state[State.SCALE])))
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mpisgd import vector_loops
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts
+from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts, turn_size
 from slow_twin import lengths, merged
 from strategies import examples, ordinary, vectors
 
@@ -133,6 +133,18 @@ def test_damped_turns_of_nothing_but_the_penalty_shrink_the_weights_to_nothing(w
         weights = after_round("damped", weights, [float(np.exp(-size))] * workers, nothing, curved=[0], penalty=penalty)
         assert abs(weights[0]) <= 1
     assert abs(weights[0]) < 1e-3
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_turns_of_huge_steps_move_no_weight_that_they_did_not_change(monkeypatch: Any, compiled: bool) -> None:
+    """Nor is what they changed anything but the mean: also of columns without any curvature known."""
+    if not compiled:
+        monkeypatch.setattr(vector_loops, "_kernel", None)
+    job = Job(Config(regularization=0.0), 3, learning_rows=1, workers=2)
+    size = turn_size(job, 1e39, rows=10, moved=10)
+    weights, changes = np.ones(3, np.float32), np.array([2, 0, 2], np.float32)
+    vector_loops.merge(weights, changes, np.array([1, 0, 0], np.float32), turn_size=size, turns=2, shrinking=0.0)
+    np.testing.assert_allclose(weights, [2, 1, 3])
 
 
 @pytest.mark.parametrize("stops", [[0, 0, 0], [1, 0, 0]])

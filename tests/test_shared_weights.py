@@ -20,7 +20,7 @@ from mpisgd import averaging as averaging_module
 from mpisgd import compiled_loops, hogwild_loops, shared_weights, weights
 from mpisgd.averaging import Average
 from mpisgd.beginning import Beginning
-from mpisgd.channel import SERVER, Channel
+from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.exchange_loops import PAIR
 from mpisgd.job import Job
@@ -59,7 +59,7 @@ def beginning(**settings: Any) -> Beginning:
 
 
 def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
-    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory))
+    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory), float(rank))
 
 
 def memory_of(begins: Beginning) -> Memory:
@@ -95,7 +95,7 @@ class Both:
 
     def exchange(self, worker: int, rows: int, columns: Keys | None, wanted: Keys | None) -> Record:
         """Exchange a turn in both ways; return its record."""
-        self.copies[worker].note(rows=rows)
+        self.copies[worker].note(rows=rows, moved=rows - 1)
         turn_size = TurnSize(STEP_SIZE * rows, PENALTY)
         self.shared[worker].exchange(self.copies[worker], columns, wanted, turn_size)
         twin = self.twins[worker]
@@ -110,7 +110,7 @@ class Both:
         twin.hear(told, wanted, heard)
         self.versions[worker] = self.twin.version
         (record,) = records_of(self.server.count())
-        expected = (worker + 1, rows, 0, staleness, sent, changes)
+        expected = (worker + 1, rows, rows - 1, staleness, sent, changes)
         assert record[:6] == expected
         assert record.gains == pytest.approx(gains, rel=1e-5, abs=1e-6)
         assert record.bytes_up == min(8 * sent, 4 * (COLUMNS if columns is None else len(columns)))
@@ -219,6 +219,10 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
     np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
 
 
+def test_the_clock_started_when_the_leader_says() -> None:
+    assert Both(beginning()).server.began == LEADER
+
+
 def test_the_turn_that_ends_the_last_pass_stops_all() -> None:
     both = Both(beginning(averaging=False, passes=2.0))
     both.exchange(0, 100, None, None)
@@ -281,6 +285,20 @@ def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
     assert outcome() is hogwild_loops.Outcome.DONE
 
 
+def test_a_meeting_is_over_when_all_that_are_awaited_have_come() -> None:
+    meetings = np.zeros((3, 8), np.int64)
+    assert not hogwild_loops.meet(meetings, mine=1, meeting=1, first=0, looks=2)
+    assert not hogwild_loops.meet(meetings, mine=2, meeting=1, first=0, looks=0)
+    assert hogwild_loops.meet(meetings, mine=2, meeting=1, first=1, looks=0)
+    assert hogwild_loops.meet(meetings, mine=0, meeting=1, first=0, looks=0)
+    assert not hogwild_loops.meet(meetings, mine=0, meeting=2, first=0, looks=0)
+    np.testing.assert_array_equal(meetings[:, 0], [2, 1, 1])
+    assert not meetings[:, 1:].any()
+    for wrong in ({"mine": 3}, {"mine": -1}, {"first": 4}):
+        with pytest.raises(ValueError, match="meetings"):
+            hogwild_loops.meet(meetings, **{"mine": 0, "meeting": 3, "first": 0, "looks": 0} | wrong)
+
+
 def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
     """Each adds to a number by reading it, and writing it a moment later."""
     memory, turns, processes = mmap.mmap(-1, 128), 2_000, 3
@@ -341,7 +359,8 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     memory.arrays[4] = np.zeros((records, len(Record._fields)))
     server, learner = shared(begins, memory, SERVER), learner_of(begins)
     channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
-    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys())
+    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys(), 0.0)
+    worker._copy.own[hogwild_loops.Own.VERSION] = -3  # so that the first turn is stale, and damped
     patch.setattr(
         Backoff, "pause", lambda _: counted.extend(records_of(server.count()))
     )  # as it does while the worker waits
@@ -350,7 +369,7 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     while memory.arrays[3][0] < TURNS:
         worker.take_turn(learner)
         calls += 1
-    assert calls < TURNS if at_once else calls == TURNS
+    assert TURNS / 3 < calls < TURNS if at_once else calls == TURNS
     counted += records_of(server.count())
     timeless = [turn._replace(round_trip=0.0, computing=0.0, merged_at=0.0) for turn in counted]
     return memory.arrays[0], memory.arrays[2], worker._copy.local.vector, timeless
@@ -358,16 +377,19 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
 
 @pytest.mark.parametrize("records", [3, 4096])
 @pytest.mark.parametrize("averaging", [True, False])
+@pytest.mark.parametrize("merge", ["damped", "sum"])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "logistic"])
 def test_several_turns_in_one_call_are_those_one_by_one(
-    monkeypatch: pytest.MonkeyPatch, loss: Any, averaging: bool, records: int
+    monkeypatch: pytest.MonkeyPatch, loss: Any, merge: Any, averaging: bool, records: int
 ) -> None:
     """Bit for bit; also where there is no room for a record in the middle of them."""
-    monkeypatch.setattr(shared_weights, "PARTS_OF_A_SHARD", 2)
+    monkeypatch.setattr(shared_weights, "PARTS_OF_A_SHARD", 4)
+    monkeypatch.setattr(shared_weights, "LONE_ROWS", 0)
     monkeypatch.setattr(averaging_module, "MOST_PER_PASS", 4)
     config = Config(
         mode="async", loss=loss, batch_size=2, iterations=2, regularization=0.01, learning_rate=0.5,
         learning_rate_schedule="constant", learning_rate_decay=0.0, passes=None, averaging=averaging,
+        merge=merge,
     )  # fmt: skip
     job = Job(config, COLUMNS - 1, learning_rows=46, workers=2, by_keys=True, bias_step=0.5)
     begins = Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), CURVATURES)
@@ -375,5 +397,7 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     for some, others in zip(found[:3], expected[:3], strict=True):
         np.testing.assert_array_equal(some, others)
     assert found[3] == expected[3]
+    assert [turn.staleness for turn in found[3]] == [3] + [0] * (TURNS - 1)
+    assert (found[3][0].gains < found[3][0].changes_sent) == (merge == "damped")
     assert [turn.rows for turn in found[3]] == 2 * [4, 4, 4, 4, 4, 3]
     assert [turn.ahead for turn in found[3]] == [-1, *range(1, TURNS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def search_for(a_job: Job, facts: NDArray[np.float64]) -> StepSearch:
 
 
 def chosen(made: Shard, **settings: Any) -> float:
-    """Return the step size that one worker with these rows chooses."""
+    """Return the step size that one of two workers would choose by these rows alone."""
     a_job, facts = job(**settings), row_facts(made)
     search, trial = search_for(a_job, facts), Trial(settle(a_job, np.zeros(4, np.float32), facts), made)
     with np.errstate(all="ignore"):
@@ -87,13 +88,17 @@ def test_two_workers_try_all_sizes_and_more_share_them():
     assert [len(tried_by(worker, 2, 4 * 2000)) for worker in range(1, 5)] == [1] * 4
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5000])
-def test_any_number_of_rows_will_do(rows: int):
+@pytest.mark.parametrize(("workers", "rows", "judged"), [
+    (2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 5000, 1000), (1, 1, 1), (1, 3, 1), (1, 4, 2), (1, 100, 50), (1, 5000, 2000),
+])  # fmt: skip
+def test_any_number_of_rows_will_do(workers: int, rows: int, judged: int):
+    """One worker alone judges by two samples."""
     made = shard(rows)
     facts = row_facts(made)
-    trial = Trial(settle(job(), np.zeros(4, np.float32), facts), made)
+    begins = settle(dataclasses.replace(job(), workers=workers), np.zeros(4, np.float32), facts)
+    trial = Trial(begins, made)
     sums = trial.of(search_for(job(), facts).sizes, [0, 3]).reshape(3, -1)
-    np.testing.assert_array_equal(sums[0], np.where(np.isin(np.arange(5), [0, 3]), min(1000, max(1, rows // 2)), 0))
+    np.testing.assert_array_equal(sums[0], np.where(np.isin(np.arange(5), [0, 3]), judged, 0))
     assert np.isfinite(sums).all()
 
 

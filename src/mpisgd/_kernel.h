@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -125,7 +126,7 @@ void blend_in(float *average, const float *weights, Py_ssize_t columns, double s
 /* --- exchanges in memory, _hogwild.c */
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
-enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
+enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, BEGAN, STATE_LENGTH };
 enum { WORKER, TURN_ROWS, MOVED, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
        MERGED_AT, RECORD_LENGTH };
 enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };

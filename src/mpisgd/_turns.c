@@ -65,8 +65,8 @@ static int open_keys(PyObject *tuple, struct pass *pass)
 static struct turn_size size_of(const struct learning *by, const double *record, const struct rule *rule)
 {
     double curved = fmin(record[TURN_ROWS], rule->curved_by_moved * record[MOVED]);
-    double penalty = rule->curved_by_moved > 0 ? by->regularization * record[TURN_ROWS] : 0;
-    return (struct turn_size){(float)(by->step_size * curved), (float)(by->step_size * penalty)};
+    double penalty = rule->curved_by_moved > 0 ? by->step_size * record[TURN_ROWS] * by->regularization : 0;
+    return (struct turn_size){(float)fmin(by->step_size * curved, FLT_MAX), (float)penalty};
 }
 
 /* One turn and its exchange. */

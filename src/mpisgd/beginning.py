@@ -71,7 +71,9 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
     """
     rows, _, labels = facts[:3].tolist()
     curvature = job.objective.loss.curvature
-    curvatures = np.multiply(facts[3:], curvature / rows, out=np.empty(len(facts) - 3, np.float32), casting="same_kind")
+    curvatures = np.empty(len(facts) - 3, np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 is brought down to its largest below
+        np.multiply(facts[3:], curvature / rows, out=curvatures, casting="same_kind")
     if job.config.bias:
         bias_step = max(SLOWEST_BIAS, largest)
         curvatures[-1] = curvature * bias_step

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 SERVER = 0
-LEADER = 1  # of the workers, in lock step
+LEADER = 1  # of the workers: speaks for them in lock step, prepares the memory that all share
 NOTHING = np.empty(0, np.uint8)
 
 

@@ -29,6 +29,7 @@ class State(IntEnum):
     NEXT_ROWS = 4  # after which the average takes the weights in
     TAKEN = 5  # how many it has taken in
     COUNTED = 6  # the last version that the server has counted
+    BEGAN = 7  # s, when the clock of training started
 
 
 @unique

@@ -61,7 +61,7 @@ def work(channel: Channel) -> None:
         if sync:
             work_sync(channel, beginning, began, learner, memory)
         else:
-            work_async(channel, beginning, learner, memory)
+            work_async(channel, beginning, began, learner, memory)
     channel.worker_leave()
     if memory is not None:
         memory.free()
@@ -139,8 +139,10 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(channel: Channel, beginning: Beginning, learner: Learner, memory: SharedMemory | None) -> None:
+def work_async(
+    channel: Channel, beginning: Beginning, began: float, learner: Learner, memory: SharedMemory | None
+) -> None:
     """Take turns at this worker's own pace, and exchange them in memory that all ranks share or by messages."""
-    exchange = exchange_for(channel, beginning, memory, learner.keys())
+    exchange = exchange_for(channel, beginning, memory, learner.keys(), began)
     while not exchange.stopped:
         exchange.take_turn(learner)

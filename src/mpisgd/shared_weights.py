@@ -21,7 +21,7 @@ from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.hogwild_loops import Memory, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
-from mpisgd.merging import CURVED_BY_MOVED
+from mpisgd.merging import curved_by_moved
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import FIELDS, Records
@@ -36,11 +36,11 @@ RECORDS, RECORDS_BY_WORKER = 4_096, 16
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
-# Short turns are taken several in one call of the kernel, with one step size, until all workers have processed as many
-# rows as there are in a part of a shard, or so many between them: the first bounds what one does while others wait for its
-# core, the second what Python does beside a turn, which is more than a turn of ten rows takes.
+# Short turns are taken several in one call of the kernel, with one step size: until all workers have processed a part of
+# a shard or, where that is more, this many rows divided by the workers. So one among many does little while others wait
+# for its core, and few are not held up by what Python does beside a turn, which takes longer than ten rows.
 PARTS_OF_A_SHARD = 64
-ROWS_OF_A_CALL = 1_024
+LONE_ROWS = 1_024
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
 AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
@@ -93,16 +93,16 @@ class Copy:
 class SharedWeights:
     """One rank's access to them, all by way of the lock."""
 
-    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
-        """Begin with the beginning's weights. Collective."""
+    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory, began: float) -> None:
+        """Begin with the beginning's weights; the clock of training started when the leader says. Collective."""
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[LOCK], words[STOP, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
-        curved = CURVED_BY_MOVED if config.merge == "damped" else 0
         self._average, self._average_vector = made_for(beginning.job, average), average
         every_rows = self._average.every_rows
+        curved = curved_by_moved(beginning.job)
         self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
         if channel.rank == LEADER:
             self._vector[:] = beginning.weights
@@ -110,7 +110,7 @@ class SharedWeights:
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0
-            self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
+            self._state[State.SCALE], self._state[State.BEGAN], self._state[AVERAGE] = 1, began, self._average.state
         # The server looks every now and then, so the workers begin without it.
         memory.meet(LEADER, hurry=not self._polls)
 
@@ -137,7 +137,7 @@ class SharedWeights:
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
         copy.own[Own.SCALE] = copy.local.scale
-        most = copy.rows + max(self._job.learning_rows / PARTS_OF_A_SHARD, ROWS_OF_A_CALL) / self._job.workers
+        most = copy.rows + max(self._job.learning_rows / PARTS_OF_A_SHARD, LONE_ROWS) / self._job.workers
         reached = hogwild_loops.take_turns(
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),
@@ -178,6 +178,11 @@ class SharedWeights:
         copy.local.scale = copy.own[Own.SCALE_SENT] = float(state[State.SCALE])
 
     # --- the server
+
+    @property
+    def began(self) -> float:
+        """When the clock of training started, by the clock of all ranks of this node."""
+        return float(self._state[State.BEGAN])
 
     def snapshot(self) -> tuple[Records, ScaledVector]:
         """Return the records not counted yet, and a copy of what the run is measured by after just these turns."""

@@ -81,8 +81,8 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 held_out.scale_columns(scales)
                 initial /= scales
             beginning, began = _begin(channel, job, initial, memory)
-            shared = SharedWeights(channel, beginning, memory) if memory is not None else None
-            job = beginning.job
+            shared = SharedWeights(channel, beginning, memory, began) if memory is not None else None
+            job, began = beginning.job, shared.began if shared is not None else began
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             announce_training(job, dataset.name, len(channel.workers), monitor, console)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective

@@ -41,7 +41,7 @@ def measured(
 def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> None:
     """Answer what the workers measure by; `memory` is what all ranks share, if they do."""
     if memory is not None:
-        SharedWeights(channel, beginning, memory)
+        SharedWeights(channel, beginning, memory, channel.now())
     elif beginning.job.config.mode == "async":
         channel.server_echo(EXCHANGES)
 
@@ -78,7 +78,7 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     if memory is None:
         message = np.zeros(4 * places, np.uint8)
         return _median_seconds(channel, lambda: channel.worker_echo(message))
-    shared, copy = SharedWeights(channel, beginning, memory), Copy(beginning.weights, channel.rank)
+    shared, copy = SharedWeights(channel, beginning, memory, channel.now()), Copy(beginning.weights, channel.rank)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
     return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0)))
 

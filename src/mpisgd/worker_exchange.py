@@ -35,9 +35,11 @@ class WorkerExchange(Protocol):
 class InMemory:
     """`WorkerExchange` with weights that all ranks share: this worker merges its own turns."""
 
-    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory, keys: WorkerKeys | None) -> None:
+    def __init__(
+        self, channel: Channel, beginning: Beginning, memory: SharedMemory, keys: WorkerKeys | None, began: float
+    ) -> None:
         self._channel, self._job, self._keys = channel, beginning.job, keys
-        self._shared = SharedWeights(channel, beginning, memory)
+        self._shared = SharedWeights(channel, beginning, memory, began)
         self._copy = Copy(beginning.weights, channel.rank)
         self._bounded = beginning.job.config.max_staleness is not None
         self.stopped = False
@@ -110,10 +112,10 @@ class ByMessages:
 
 
 def exchange_for(
-    channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None
+    channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None, began: float
 ) -> WorkerExchange:
-    """Return a worker's end of the exchange: in this memory, if there is any."""
+    """Return a worker's end of the exchange: in this memory, if there is any; training has been timed since `began`."""
     if memory is not None:
-        return InMemory(channel, beginning, memory, keys)
+        return InMemory(channel, beginning, memory, keys, began)
     job = beginning.job
     return ByMessages(channel, job, Mailbox(channel, job, WorkerWeights(beginning.weights), keys))

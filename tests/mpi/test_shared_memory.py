@@ -145,7 +145,7 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
         facts, counted = some.merge(TurnRows(channel.rank, 1), computing=0.5, step_size=0.1, stop=turn == 2)
         assert facts.stop == (turn == 2)
         assert facts.rows.tolist() == list(channel.workers)
-        assert facts.moved.tolist() == [1] * len(channel.workers)
+        assert (facts.all_rows, facts.all_moved) == (sum(channel.workers), len(channel.workers))
         assert facts.computing.tolist() == [0.5] * len(channel.workers)
         assert all(facts.round_trips > 0) == (turn > 0)
         counts.append(counted)

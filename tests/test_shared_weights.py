@@ -388,7 +388,7 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     monkeypatch.setattr(averaging_module, "MOST_PER_PASS", 4)
     config = Config(
         mode="async", loss=loss, batch_size=2, iterations=2, regularization=0.01, learning_rate=0.5,
-        learning_rate_schedule="constant", learning_rate_decay=0.0, passes=None, averaging=averaging,
+        learning_rate_schedule="inverse_sqrt", learning_rate_decay=0.5, passes=None, averaging=averaging,
         merge=merge,
     )  # fmt: skip
     job = Job(config, COLUMNS - 1, learning_rows=46, workers=2, by_keys=True, bias_step=0.5)

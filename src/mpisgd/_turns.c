@@ -8,6 +8,7 @@ struct pass { /* over a shard, turn by turn */
     struct rows rows;
     Py_buffer labels, squared_norms, margins, keys, ends;
     Py_ssize_t batch_size, turn_rows;
+    double learning_rate, decay, power, learning_rows;
     struct learning learning;
 };
 
@@ -46,10 +47,12 @@ static int open_batches(PyObject *tuple, struct pass *pass)
         && check(pass->batch_size >= 1 && pass->margins.len >= 4 * pass->batch_size, "batch size");
 }
 
-static int open_steps(PyObject *tuple, const Py_buffer *weights, struct learning *to)
+static int open_steps(PyObject *tuple, const Py_buffer *weights, struct pass *pass)
 {
     int loss, has_bias;
-    if (!PyArg_ParseTuple(tuple, "ddidp", &to->step_size, &to->regularization, &loss, &to->bias_step, &has_bias))
+    struct learning *to = &pass->learning;
+    if (!PyArg_ParseTuple(tuple, "dddddidp", &pass->learning_rate, &pass->decay, &pass->power, &pass->learning_rows,
+                          &to->regularization, &loss, &to->bias_step, &has_bias))
         return 0;
     to->weights = weights->buf, to->loss = (enum loss)loss, to->bias = has_bias ? weights->len / 4 - 1 : -1;
     return check(loss >= HINGE && loss <= LOGISTIC, "loss");
@@ -69,12 +72,19 @@ static struct turn_size size_of(const struct learning *by, const double *record,
     return (struct turn_size){(float)fmin(by->step_size * curved, FLT_MAX), (float)penalty};
 }
 
+/* As schedule.step_size. */
+static double step_size(const struct pass *pass, double rows)
+{
+    return pass->learning_rate / pow(1 + pass->decay * (rows / pass->learning_rows), pass->power);
+}
+
 /* One turn and its exchange. */
 static enum outcome take_turn(struct pass *pass, Py_ssize_t number, const struct memory *memory, const struct rule *rule,
                               const Py_buffer *clocks)
 {
     double *own = memory->own.buf, *record = memory->record.buf, began = seconds();
     struct turn turn;
+    pass->learning.step_size = step_size(pass, own[HEARD_ROWS]);
     record[TURN_ROWS] = turn_of_steps(pass, number, own[OWN_SCALE]), record[MOVED] = (double)pass->learning.moved;
     own[OWN_SCALE] = pass->learning.scale;
     double ended = seconds();
@@ -102,7 +112,7 @@ static PyObject *take_turns(PyObject *module, PyObject *arguments)
                           &of[4], tuple, &of[5], &clocks, &stop, &number, &until))
         return NULL;
     int right = open_rows(of[0], &pass.rows) && open_batches(of[1], &pass) && open_keys(of[3], &pass)
-        && open_memory(of[4], &memory) && open_steps(of[2], &memory.mine, &pass.learning) && open_rule(of[5], &rule)
+        && open_memory(of[4], &memory) && open_steps(of[2], &memory.mine, &pass) && open_rule(of[5], &rule)
         && check(stop.len >= 8 && number >= 0, "the word to stop");
     double *own = memory.own.buf, *record = memory.record.buf;
     right = right && check(record[WORKER] >= 1 && record[WORKER] <= (double)(clocks.len / 8), "worker");

@@ -95,9 +95,15 @@ class Batches(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """How a step is taken, as in `compiled_loops.minibatch_steps`."""
+    """How a step is taken, as in `compiled_loops.minibatch_steps`, and how its size falls, as in `schedule`.
 
-    step_size: float
+    decay  for each pass over so many `learning_rows`
+    """
+
+    learning_rate: float
+    decay: float
+    power: float
+    learning_rows: int
     regularization: float
     loss: int
     bias_step: float

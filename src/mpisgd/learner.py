@@ -13,6 +13,7 @@ from mpisgd.hogwild_loops import Batches, Steps
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
 from mpisgd.scaling import scale
+from mpisgd.schedule import POWERS
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import WorkerKeys
@@ -99,6 +100,7 @@ class Learner:
     def __init__(self, job: Job, shard: LearningShard, shards: ShardFeed) -> None:
         self._config = job.config
         self._objective = job.objective
+        self._learning_rows = job.learning_rows
         self._shards = shards
         self._shard = shard
         self._iterations = job.iterations
@@ -147,10 +149,16 @@ class Learner:
         batches = Batches(self._shard.labels, self._shard.squared_norms, batch_size, margins)
         return RestOfPass(self.number, self._shard.rows.arrays, batches)
 
-    def steps(self, step_size: float) -> Steps:
-        """Return how steps of this size are taken."""
-        of = self._objective
-        return Steps(step_size, of.regularization, of.loss.number, of.bias_step, of.has_bias)
+    def steps(self) -> Steps:
+        """Return how steps are taken."""
+        of, config = self._objective, self._config
+        assert config.learning_rate is not None  # noqa: S101 - they were settled before the first turn
+        assert config.learning_rate_decay is not None  # noqa: S101
+        power = POWERS[config.learning_rate_schedule]
+        return Steps(
+            config.learning_rate, config.learning_rate_decay, power, self._learning_rows,
+            of.regularization, of.loss.number, of.bias_step, of.has_bias,
+        )  # fmt: skip
 
     def took_turns(self, turns: int) -> None:
         """Go on after so many turns of the rest of the pass, which were taken elsewhere."""

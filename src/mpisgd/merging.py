@@ -41,7 +41,7 @@ PLAINLY, AS_ONE = TurnSize(0, 0), TurnSize(0, math.inf)  # turns that are added 
 
 
 def curved_by_moved(job: Job) -> float:
-    """Return CURVED_BY_MOVED, or 0 if turns are plainly added, as asynchronously they are by the rule `mean` as well."""
+    """Return CURVED_BY_MOVED, or 0 if turns are plainly added, as asynchronously they are by the rule `mean` too."""
     return CURVED_BY_MOVED if job.config.merge == "damped" else 0
 
 

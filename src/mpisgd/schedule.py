@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from mpisgd.config import Config
 
 SLOWEST_DECAY, FASTEST_DECAY = 0.05, 0.5  # 1/pass
+POWERS = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # of 1 + d p
 
 
 def step_size(config: Config, learning_rate: float, passes: float) -> float:
     """Return the step size after `passes` passes of all workers together.
 
-    inverse: eta_0 / (1 + d p), Robbins and Monro's conditions hold; inverse_sqrt: eta_0 / sqrt(1 + d p).
+    inverse: eta_0 / (1 + d p), Robbins and Monro's conditions hold; inverse_sqrt: eta_0 / sqrt(1 + d p). `_turns.c` has
+    the same.
     """
     assert config.learning_rate_decay is not None  # noqa: S101 - it was settled with the learning rate
-    slowdown = 1.0 + config.learning_rate_decay * passes
-    divisors = {"constant": 1.0, "inverse": slowdown, "inverse_sqrt": math.sqrt(slowdown)}
-    return learning_rate / divisors[config.learning_rate_schedule]
+    return learning_rate / math.pow(1.0 + config.learning_rate_decay * passes, POWERS[config.learning_rate_schedule])
 
 
 def decay(config: Config, learning_rate: float, rows: int) -> float:

@@ -36,9 +36,9 @@ RECORDS, RECORDS_BY_WORKER = 4_096, 16
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
-# Short turns are taken several in one call of the kernel, with one step size: until all workers have processed a part of
-# a shard or, where that is more, this many rows divided by the workers. So one among many does little while others wait
-# for its core, and few are not held up by what Python does beside a turn, which takes longer than ten rows.
+# Short turns are taken several in one call of the kernel: until all workers have processed a part
+# of a shard or, where that is more, this many rows divided by the workers. So one among many does little while others
+# wait for its core, and few are not held up by what Python does beside a turn, which takes longer than ten rows.
 PARTS_OF_A_SHARD = 64
 LONE_ROWS = 1_024
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own

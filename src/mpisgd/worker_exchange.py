@@ -49,7 +49,7 @@ class InMemory:
         step_size = self._job.step_size(self._copy.rows)
         rest = learner.rest_of_pass() if self._keys is not None and not self._bounded else None
         if rest is not None and self._decays_slowly(step_size):
-            self._take_turns(learner, rest, step_size)
+            self._take_turns(learner, rest)
         else:
             number, began = learner.number, self._channel.now()
             rows = learner.turn(self._copy.local, step_size)
@@ -57,12 +57,11 @@ class InMemory:
             self._exchange(number, step_size)
         self.stopped = self._shared.stopped
 
-    def _take_turns(self, learner: Learner, rest: RestOfPass, step_size: float) -> None:
+    def _take_turns(self, learner: Learner, rest: RestOfPass) -> None:
         assert self._keys is not None  # noqa: S101 - the caller sees to it
-        steps = learner.steps(step_size)
-        reached, outcome = self._shared.take_turns(self._copy, rest, steps, self._keys.of_all)
+        reached, outcome = self._shared.take_turns(self._copy, rest, learner.steps(), self._keys.of_all)
         if outcome is not Outcome.DONE:  # there is a turn that is not exchanged yet
-            self._exchange(reached, step_size)
+            self._exchange(reached, self._job.step_size(self._copy.rows))
             reached += 1
         learner.took_turns(reached - rest.number)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128

@@ -384,7 +384,6 @@ def test_several_turns_in_one_call_are_those_one_by_one(
 ) -> None:
     """Bit for bit; also where there is no room for a record in the middle of them."""
     monkeypatch.setattr(shared_weights, "PARTS_OF_A_SHARD", 4)
-    monkeypatch.setattr(shared_weights, "LONE_ROWS", 0)
     monkeypatch.setattr(averaging_module, "MOST_PER_PASS", 4)
     config = Config(
         mode="async", loss=loss, batch_size=2, iterations=2, regularization=0.01, learning_rate=0.5,

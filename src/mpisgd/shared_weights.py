@@ -36,11 +36,9 @@ RECORDS, RECORDS_BY_WORKER = 4_096, 16
 # that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
 # 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
-# Short turns are taken several in one call of the kernel: until all workers have processed a part
-# of a shard or, where that is more, this many rows divided by the workers. So one among many does little while others
-# wait for its core, and few are not held up by what Python does beside a turn, which takes longer than ten rows.
-PARTS_OF_A_SHARD = 64
-LONE_ROWS = 1_024
+# Short turns are taken several in one call of the kernel, until all workers have processed such a part of a shard: what
+# Python does beside a turn takes longer than ten rows, but none is to go round its rows while others wait for its core.
+PARTS_OF_A_SHARD = 20
 LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
 AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
@@ -137,7 +135,7 @@ class SharedWeights:
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
         copy.own[Own.SCALE] = copy.local.scale
-        most = copy.rows + max(self._job.learning_rows / PARTS_OF_A_SHARD, LONE_ROWS) / self._job.workers
+        most = copy.rows + self._job.learning_rows / self._job.workers / PARTS_OF_A_SHARD
         reached = hogwild_loops.take_turns(
             rest.rows, rest.batches, steps, keys, self._memory_of(copy), self._rule, self._turns,
             self._stop, rest.number, min(most, self._job.last_rows),

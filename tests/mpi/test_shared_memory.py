@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 from types import SimpleNamespace
@@ -19,6 +20,9 @@ from mpisgd.job import Job
 from mpisgd.learner import TurnRows
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
 from mpisgd.shared_memory import Shape
+from mpisgd.shared_weights import Copy, SharedWeights, memory_for
+from mpisgd.turn_statistics import FIELDS
+from mpisgd.vector_loops import TurnSize
 
 LENGTH = 1_000
 two_workers = pytest.mark.mpi(min_size=3)
@@ -155,3 +159,37 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
     channel.worker_merge(np.zeros(1, np.float32), np.zeros(1, np.float32))  # nobody begins anew before it has looked
     assert some.rows == 3 * sum(channel.workers)
     return found
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_workers_begin_without_the_server_which_finds_what_they_merged(channel: Channel) -> None:
+    """It comes only when each of them has exchanged a turn, and told so."""
+    config = Config(mode="async", regularization=0.1, passes=None, averaging=False)
+    job = Job(config, 9, 100, workers=len(channel.workers))
+    beginning = Beginning(job, np.arange(10, dtype=np.float32), np.zeros(10, np.float32))
+    memory = memory_for(channel, job)
+    assert memory is not None
+    if channel.rank == SERVER:
+        heard = [letter_to(channel) for _ in channel.workers]
+        assert sorted(heard) == list(channel.workers)
+    began = {SERVER: 1.0, LEADER: 2.0}.get(channel.rank, 3.0)
+    shared = SharedWeights(channel, beginning, memory, began)
+    if channel.rank == SERVER:
+        turns, weights = shared.snapshot()
+        assert sorted(turns[:, FIELDS["worker"]].tolist()) == list(channel.workers)
+        np.testing.assert_allclose(weights.weights(), beginning.weights + len(channel.workers), rtol=1e-6)
+        assert shared.began == 2.0
+    else:
+        copy = Copy(beginning.weights, channel.rank)
+        copy.local.vector += 1
+        copy.note(rows=1, moved=1)
+        shared.exchange(copy, None, None, TurnSize(0, 0))
+        channel.worker_leave()
+    shared.free()
+
+
+def letter_to(channel: Channel) -> int:
+    """Wait for a letter to the server; return who wrote it."""
+    while (letter := channel.server_poll()) is None:
+        os.sched_yield()
+    return letter.worker

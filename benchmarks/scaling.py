@@ -43,8 +43,8 @@ def run(bench: Bench) -> Result:
         "The time to an accuracy is that of the shortest of runs for 1/64, 1/32 ... of a pass whose model reaches it on"
         " the test rows. Here it is reached within the first turns, so a part of it goes into where to begin.",
         f"The time to an objective is that until the validation objective is within {NEAR - 1:.0%} of the lowest that"
-        " one worker in lock step reaches in eight passes; between two passes by a straight line, as measuring more often"
-        " takes a part of the cores that learn.",
+        " one worker in lock step reaches in eight passes; between two passes by a straight line, as measuring more"
+        " often takes a part of the cores that learn.",
     ]
     return result
 

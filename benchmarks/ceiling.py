@@ -8,13 +8,10 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import sets
 from benchmarks.kernel import as_in_a_shard, one_pass
 from mpisgd.beginning import SLOWEST_BIAS
-from mpisgd.compiled_loops import Float
-from mpisgd.sparse_rows import SparseRows
+from mpisgd.shard import LearningShard
 from mpisgd.svm import LOSSES, Objective
 
 PASSES = 5
@@ -26,16 +23,12 @@ def rows_per_second(path: Path, processes: int) -> float:
 
     They begin together, and the last to end counts.
     """
-    train = sets.load(path, "train")
-    rows = as_in_a_shard(train.rows)
-    half = len(rows) // 2
-    halves = [slice(0, half), slice(half, 2 * half)][:processes]
+    whole = as_in_a_shard(sets.load(path, "train"))
+    half = len(whole.rows) // 2
+    halves = [part(whole, 0, half), part(whole, half, 2 * half)][:processes]
     context = multiprocessing.get_context("fork")  # so that the rows are shared
     start, ends = context.Barrier(processes + 1, timeout=LONGEST), context.Queue()
-    started = [
-        context.Process(target=_learn, args=(rows.part(some.start, some.stop), train.labels[some], start, ends))
-        for some in halves
-    ]
+    started = [context.Process(target=_learn, args=(some, start, ends)) for some in halves]
     for process in started:
         process.start()
     start.wait()
@@ -46,12 +39,17 @@ def rows_per_second(path: Path, processes: int) -> float:
     return PASSES * processes * half / seconds
 
 
-def _learn(rows: SparseRows, labels: Float, start: Barrier, ends: Queue[float]) -> None:
+def part(shard: LearningShard, start: int, stop: int) -> LearningShard:
+    """Return the rows start:stop as views."""
+    some = slice(start, stop)
+    return LearningShard(shard.rows.part(start, stop), shard.labels[some], shard.squared_norms[some])
+
+
+def _learn(shard: LearningShard, start: Barrier, ends: Queue[float]) -> None:
     """Take the passes when all are ready, after one that warms up; put when they were done."""
     objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
-    squared_norms = rows.squared_norms().astype(np.float32)
-    one_pass(objective, rows, labels, squared_norms)
+    one_pass(objective, shard)
     start.wait()
     for _ in range(PASSES):
-        one_pass(objective, rows, labels, squared_norms)
+        one_pass(objective, shard)
     ends.put(time.perf_counter())

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from benchmarks import sets
 from benchmarks.bench import ALL_ROWS, MODES, Bench, add_speed, mpisgd_row
 from benchmarks.measure import timed
 from benchmarks.report import Claim, Result
 from mpisgd.beginning import SLOWEST_BIAS
-from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.sparse_rows import SparseRows
+from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import LOSSES, Objective, ScaledVector
 
 SGD = "scikit-learn SGDClassifier"
@@ -27,13 +25,12 @@ def run(bench: Bench) -> Result:
     train = sets.load(bench.full.path, "train")
     count = train.rows.shape[0]
     ones = np.ones(train.rows.shape[1], np.float32)
-    with_bias = as_in_a_shard(train.rows)
+    shard = as_in_a_shard(train)
     objective = Objective(LOSSES["hinge"], regularization=1e-6, has_bias=True, bias_step=SLOWEST_BIAS)
-    squared_norms = with_bias.squared_norms().astype(np.float32)
     for seed in bench.seeds:
         seconds = timed(lambda: train.rows @ ones, repeats=5)
         add_pass(result, PRODUCT, seconds, count)
-        add_pass(result, DIRECT, timed(lambda: one_pass(objective, with_bias, train.labels, squared_norms)), count)
+        add_pass(result, DIRECT, timed(lambda: one_pass(objective, shard)), count)
         for mode in MODES:
             add_speed(result, mpisgd_row(mode, 1), bench.speed_run(mode, 1, seed), count)
         bench.try_peer(SGD, bench.full, seed, result)
@@ -53,15 +50,14 @@ def add_pass(result: Result, row: str, seconds: float, rows: int) -> None:
     result.figure(row, "rows/s", rows / seconds)
 
 
-def as_in_a_shard(matrix: csr_matrix) -> SparseRows:
+def as_in_a_shard(split: sets.Split) -> LearningShard:
     """Return the rows as a worker keeps them: with their bias column, and columns as narrow as can be."""
-    return Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(matrix)).narrow()
+    rows = Preprocessing(bias=True, normalize=False).apply(sets.from_matrix(split.rows)).narrow()
+    return LearningShard.made_of(Shard(rows, split.labels))
 
 
-def one_pass(objective: Objective, rows: SparseRows, labels: Float, squared_norms: Float) -> None:
-    """Take one pass of mini-batch steps from zeros, as a worker's turns do: the kernel and nothing around it.
-
-    The rows have their bias column; labels are +1 and -1; all floats are float32 (rows,).
-    """
+def one_pass(objective: Objective, shard: LearningShard) -> None:
+    """Take one pass of mini-batch steps from zeros, as a worker's turns do: the kernel and nothing around it."""
+    rows, batch_size = shard.rows, Config().batch_size
     weights = ScaledVector(np.zeros(rows.column_count, np.float32))
-    objective.minibatch_steps(weights, rows, labels, squared_norms, 0, len(rows), Config().batch_size, 0.5)
+    objective.minibatch_steps(weights, rows, shard.labels, shard.squared_norms, 0, len(rows), batch_size, 0.5)

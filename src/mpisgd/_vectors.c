@@ -161,7 +161,8 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     Py_buffer b[3];
     struct merging by;
     struct merged merged = {0};
-    if (!PyArg_ParseTuple(arguments, "w*y*y*(ff)ff", &b[0], &b[1], &b[2], &by.size.curved, &by.size.penalty, &by.turns, &by.shrinking))
+    if (!PyArg_ParseTuple(arguments, "w*y*y*(ff)ff", &b[0], &b[1], &b[2], &by.size.curved, &by.size.penalty, &by.turns,
+                          &by.shrinking))
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
     by.curvatures = b[2].buf;

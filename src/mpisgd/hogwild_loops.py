@@ -1,4 +1,4 @@
-"""Exchanges in memory that several processes share, the lock that keeps them apart, and short turns with theirs.
+"""Exchanges in memory that several processes share, their lock and their meetings, and short turns with exchanges.
 
 They are compiled (`_hogwild.c` and `_turns.c`, parts of the kernel); without it there is no lock, and workers exchange
 messages. All numbers but the weights are float64.

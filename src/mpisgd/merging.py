@@ -47,9 +47,10 @@ def curved_by_moved(job: Job) -> float:
 
 def turn_size(job: Job, step_size: float, rows: float, moved: float) -> TurnSize:
     """Return how far a turn of so many rows goes, of which `moved` took a step; `_turns.c` has the same."""
-    if not curved_by_moved(job):
+    factor = curved_by_moved(job)
+    if factor == 0:
         return PLAINLY
-    curved = min(step_size * min(rows, curved_by_moved(job) * moved), LARGEST)  # times a curvature of 0 it is to be 0
+    curved = min(step_size * min(rows, factor * moved), LARGEST)  # times a curvature of 0 it is to be 0
     return TurnSize(curved, step_size * rows * job.objective.regularization)
 
 

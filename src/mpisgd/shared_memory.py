@@ -81,20 +81,23 @@ class SharedMemory:
     def meet(self, first: int = 0, *, hurry: bool = True) -> None:
         """Wait until all ranks are here, from the `first` on; without `hurry` this one sleeps meanwhile. Collective."""
         self._meeting += 1
-        if is_compiled() and hogwild_loops.meet(
-            self._meetings, self._mine, self._meeting, first, LOOKS if hurry else 0
-        ):
-            return
-        self._window.Sync()  # what was written here is seen before the word that it is
-        self._meetings[self._mine, 0] = self._meeting
-        poll(lambda: self._are_here(first), self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE if hurry else 0))
-        self._window.Sync()
+        if not self._come(first, LOOKS if hurry else 0):
+            poll(lambda: self._are_here(first), self._meanwhile, Backoff(YIELDS_FOR_COLLECTIVE if hurry else 0))
+            self._window.Sync()
 
     def free(self) -> None:
         """Give the memory back when all have come; nobody may look at the arrays any more. Collective."""
         self.meet()  # where waiting backs off
         self._window.Unlock_all()
         self._window.Free()
+
+    def _come(self, first: int, looks: int) -> bool:
+        """Say that this rank has come to the meeting; tell whether the others are seen to have, in so many looks."""
+        if is_compiled():
+            return hogwild_loops.meet(self._meetings, self._mine, self._meeting, first, looks)
+        self._window.Sync()  # what was written here is seen before the word that it is
+        self._meetings[self._mine, 0] = self._meeting
+        return False
 
     def _are_here(self, first: int) -> bool:
         self._window.Sync()

@@ -131,15 +131,18 @@ def test_so_they_are_after_a_long_wait(clock: Clock) -> None:
 @examples
 @given(
     st.integers(0, 4),
-    st.sampled_from([SHORTEST_SLEEP, 3e-4, LONGEST_SLEEP]),
+    st.sampled_from([SHORTEST_SLEEP, 3e-4]),
+    st.sampled_from([3e-4, LONGEST_SLEEP]),
     st.lists(st.floats(0.0, 0.05), min_size=1, max_size=4),
 )
-def test_no_sleep_is_longer_than_the_longest(yields: int, longest: float, waits: list[float]) -> None:
+def test_sleeps_are_between_the_shortest_and_the_longest(
+    yields: int, shortest: float, longest: float, waits: list[float]
+) -> None:
     with fake_clock() as clock:
-        backoff = Backoff(yields, longest)
+        backoff = Backoff(yields, shortest_sleep=shortest, longest_sleep=longest)
         for duration in waits:
             clock.wait(backoff, duration)
-        assert all(SHORTEST_SLEEP <= duration <= longest for duration in clock.sleeps)
+        assert all(shortest <= duration <= longest for duration in clock.sleeps)
 
 
 def test_a_poll_pauses_only_where_there_is_no_work_meanwhile(clock: Clock) -> None:

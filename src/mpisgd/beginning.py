@@ -13,6 +13,7 @@ from mpisgd.job import Job
 from mpisgd.shard import Shard
 
 SAMPLE_ROWS = 2_000  # of each worker
+TOLD = 3  # numbers before the facts where the leader tells the server: seconds, step size, largest mean square
 # The bias column is in every row, where each other column of text is in few: at their step size it would swing.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
 SLOWEST_BIAS = 0.01
@@ -62,7 +63,8 @@ def largest_mean_square(job: Job, facts: NDArray[np.float64]) -> float:
 def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float) -> Beginning:
     """Return where learning begins, but for the step size, by the sum of all workers' `row_facts`.
 
-    `largest` is the `largest_mean_square` of all columns; `weights` and `facts` may be of some of them.
+    `largest` is the `largest_mean_square` of all columns; `weights` and `facts` may be of some of them. Facts of none
+    give no curvatures.
 
     The bias learns as fast as the column of the largest mean square would: in dense rows it is like any other column,
     in sparse ones SLOWEST_BIAS as fast. It begins at the mean label, the best constant for squares: with few positives
@@ -76,7 +78,7 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
         np.multiply(facts[3:], curvature / rows, out=curvatures, casting="same_kind")
     if job.config.bias:
         bias_step = max(SLOWEST_BIAS, largest)
-        curvatures[-1] = curvature * bias_step
+        curvatures[-1:] = curvature * bias_step
         job = dataclasses.replace(job, bias_step=bias_step)
         if job.config.initial_model is None:
             weights = weights.copy()

@@ -20,6 +20,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
 from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.waiting import (
+    LONGEST_SLEEP,
     LONGEST_SLEEP_TIMED,
     YIELDS_FOR_COLLECTIVE,
     YIELDS_FOR_MESSAGE,
@@ -104,19 +105,25 @@ class Channel:
         self._wait(self._comm.Ibcast(weights, SERVER))
         return weights
 
-    def server_sum(self) -> NDArray[np.float64]:
-        """Return the sum of the workers' numbers, float64: their leader sends it. Beside `worker_sum`."""
-        poll(lambda: self._probe(LEADER, Tag.SUM), None, Backoff(0, LONGEST_SLEEP_TIMED))
-        return self._receive(LEADER, Tag.SUM).view(np.float64)
-
     def worker_sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add these to the other workers' numbers and return the sum. Collective among the workers."""
         total = np.empty_like(values)
         self._wait(self._crew.Iallreduce(values, total))
-        if self.rank == LEADER:
-            self._send(SERVER, Tag.SUM, total.view(np.uint8))
-            self.wait_until_sent()  # a large message moves only while this rank polls
         return total
+
+    def server_hear_leader(self, *, hurry: bool = True) -> NDArray[np.float64]:
+        """Return numbers that the workers' leader tells, float64. Beside `leader_tell`.
+
+        Without `hurry` nobody waits for this rank, which then looks only every few milliseconds.
+        """
+        backoff = Backoff(0, longest_sleep=LONGEST_SLEEP_TIMED) if hurry else Backoff(0, shortest_sleep=LONGEST_SLEEP)
+        poll(lambda: self._probe(LEADER, Tag.TOLD), None, backoff)
+        return self._receive(LEADER, Tag.TOLD).view(np.float64)
+
+    def leader_tell(self, numbers: NDArray[np.float64]) -> None:
+        """Tell the server these numbers. A few leave at once; for many this rank waits until the server looks."""
+        self._send(SERVER, Tag.TOLD, numbers.view(np.uint8))
+        self.wait_until_sent()  # a large message moves only while this rank polls
 
     def server_take_columns(self) -> dict[int, Bytes]:
         """Return what each worker tells of its columns. Beside `worker_tell_columns`."""
@@ -129,7 +136,7 @@ class Channel:
                     return True
             return False
 
-        poll(lambda: len(told) == len(self.workers), look, Backoff(0, LONGEST_SLEEP_TIMED))
+        poll(lambda: len(told) == len(self.workers), look, Backoff(0, longest_sleep=LONGEST_SLEEP_TIMED))
         return told
 
     def server_give_weights(self, worker: int, weights: Float) -> None:

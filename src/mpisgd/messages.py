@@ -30,7 +30,7 @@ class Tag(IntEnum):
     GONE = 5  # worker -> server: has been told to stop and leaves
     REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
     ORDER = 7  # server -> leader: in lock step, what to do
-    SUM = 8  # leader -> server: the sum of numbers that the workers settle something by
+    TOLD = 8  # leader -> server: numbers that the workers settle something by, or have settled
     COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
 
 

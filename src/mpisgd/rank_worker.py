@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpisgd import turn_cost
 from mpisgd.beginning import (
@@ -52,9 +53,10 @@ def work(channel: Channel) -> None:
     if shards.scales is not None:
         scale(first.rows, shards.scales)
         first = LearningShard.made_of(first)
-    beginning, began = _begin(channel, job.with_scaling(scaled=shards.scales is not None), first, shards.names)
+    job = job.with_scaling(scaled=shards.scales is not None)
+    beginning, began = _begin(channel, job, first, shards.names, by_messages=not sync and memory is None)
     if job.measures_turns:
-        costs = channel.worker_sum(turn_cost.measured(channel, beginning, first, memory))
+        costs = _sum_told(channel, turn_cost.measured(channel, beginning, first, memory))
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
     learner = Learner(beginning.job, first, shards)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
@@ -73,15 +75,26 @@ def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
     """Return the columns' scales, if they are to be scaled, settled with all others."""
     return agreed_scales(
         job,
-        lambda: channel.worker_sum(column_sums(shard.first(SAMPLE_ROWS).rows)),
-        lambda: channel.worker_sum(column_sums(shard.rows)),
+        lambda: _sum_told(channel, column_sums(shard.first(SAMPLE_ROWS).rows)),
+        lambda: _sum_told(channel, column_sums(shard.rows)),
     )
 
 
-def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None) -> tuple[Beginning, float]:
+def _sum_told(channel: Channel, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of all workers' numbers, which the leader tells the server as well."""
+    total = channel.worker_sum(values)
+    if channel.rank == LEADER:
+        channel.leader_tell(total)
+    return total
+
+
+def _begin(
+    channel: Channel, job: Job, shard: LearningShard, names: Keys | None, *, by_messages: bool
+) -> tuple[Beginning, float]:
     """Settle with all others where learning begins; of wide rows, for the columns of these names.
 
-    Returns it, and when all shards were in place.
+    The leader tells the server, and where updates go to it `by_messages` the facts of all columns, too. Returns it, and
+    when all shards were in place.
     """
     facts = row_facts(shard)
     if names is None:
@@ -97,14 +110,22 @@ def _begin(channel: Channel, job: Job, shard: LearningShard, names: Keys | None)
     beginning = settled(job, shared, facts, largest)
     size = job.config.learning_rate
     if size is None:
-        search, trial = StepSearch(job, facts, largest), Trial(beginning, shard)
-        while search.to_try:
-            with np.errstate(all="ignore"):  # large ones may well diverge
-                tried = tried_by(channel.rank, len(search.to_try), facts[0])
-                found = trial.of(search.sizes[search.to_try], tried)
-            search.hear(channel.worker_sum(found))
-        size = search.best
+        size = _step_size(channel, beginning, shard, StepSearch(job, facts, largest))
+    if channel.rank == LEADER:
+        told = facts if by_messages and names is None else facts[:3]
+        channel.leader_tell(np.concatenate([[channel.now() - began, size, largest], told]))
     return beginning.with_learning_rate(size), began
+
+
+def _step_size(channel: Channel, beginning: Beginning, shard: LearningShard, search: StepSearch) -> float:
+    """Return the first step size, found with all others."""
+    trial = Trial(beginning, shard)
+    while search.to_try:
+        with np.errstate(all="ignore"):  # large ones may well diverge
+            tried = tried_by(channel.rank, len(search.to_try), search.rows)
+            found = trial.of(search.sizes[search.to_try], tried)
+        search.hear(channel.worker_sum(found))
+    return search.best
 
 
 def work_sync(

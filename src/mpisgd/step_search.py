@@ -42,13 +42,15 @@ class StepSearch:
     sizes   all that may be tried, from small to large, float64
     best    the best so far
     to_try  the numbers of those to be tried next; the search is over when there are none
+    rows    of all workers' samples
     """
 
     def __init__(self, job: Job, facts: NDArray[np.float64], largest: float) -> None:
         """Begin by the sum of all workers' `beginning.row_facts` and the `largest_mean_square`."""
-        rows, squared_norms = facts[:2]
+        self.rows, squared_norms = facts[:2].tolist()
         curvature = job.objective.loss.curvature
-        self.sizes: NDArray[np.float64] = FACTORS * (rows / (curvature * squared_norms) if squared_norms > 0 else 1.0)
+        smallest = self.rows / (curvature * squared_norms) if squared_norms > 0 else 1.0
+        self.sizes: NDArray[np.float64] = FACTORS * smallest
         steepest = curvature * largest
         if job.config.batch_size > TRIAL_ROWS / PARTS and steepest > 0:
             self.sizes = self.sizes.clip(max=LARGEST_BATCH_STEP / (job.config.batch_size * steepest))

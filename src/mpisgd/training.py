@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd import turn_cost
-from mpisgd.beginning import Beginning, largest_mean_square, settled
+from mpisgd.beginning import TOLD, Beginning, largest_mean_square, settled
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -43,9 +43,7 @@ from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.scaling import agreed_scales
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
-from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import SharedWeights, memory_for
-from mpisgd.step_search import StepSearch
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
 # counts, curvatures, average, scales and an update with its keys; before, sums in float64. Beside them, a reply for
@@ -75,12 +73,17 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
             memory = memory_for(channel, job) if config.mode == "async" else None
-            scales = agreed_scales(job, channel.server_sum, channel.server_sum)
+            scales = agreed_scales(job, channel.server_hear_leader, channel.server_hear_leader)
             job = job.with_scaling(scaled=scales is not None)
             if scales is not None:
                 held_out.scale_columns(scales)
                 initial /= scales
-            beginning, began = _begin(channel, job, initial, memory)
+            by_messages = config.mode == "async" and memory is None
+            beginning, began = _begin(channel, job, initial, by_messages=by_messages)
+            if job.measures_turns:
+                turn_cost.serve(channel, beginning, memory)
+                costs = channel.server_hear_leader()
+                beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
             shared = SharedWeights(channel, beginning, memory, began) if memory is not None else None
             job, began = beginning.job, shared.began if shared is not None else began
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
@@ -90,35 +93,24 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float, memory: SharedMemory | None) -> tuple[Beginning, float]:
-    """Settle where learning begins, as the workers do; return it, and when all shards were in place."""
-    facts, began = _wide_facts(channel, job, weights) if job.wide else _facts(channel, weights)
-    largest = largest_mean_square(job, facts)
-    beginning = settled(job, weights, facts, largest)
-    size = job.config.learning_rate
-    if size is None:
-        search = StepSearch(job, facts, largest)
-        while search.to_try:
-            search.hear(channel.server_sum())
-        size = search.best
-    beginning = beginning.with_learning_rate(size)
-    if job.measures_turns:
-        turn_cost.serve(channel, beginning, memory)
-        beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(channel.server_sum()))
-    return beginning, began
+def _begin(channel: Channel, job: Job, weights: Float, *, by_messages: bool) -> tuple[Beginning, float]:
+    """Hear where learning begins, which the workers settle; return it, and when all shards were in place.
+
+    The curvatures this rank knows only where it merges updates itself, which come `by_messages`. Elsewhere nobody waits
+    for it: it lets the workers have the cores.
+    """
+    facts = _wide_facts(channel, job, weights) if job.wide else None
+    if facts is None:
+        channel.server_share_weights(weights)
+    told = channel.server_hear_leader(hurry=by_messages)
+    seconds, size, largest = told[:TOLD].tolist()
+    beginning = settled(job, weights, told[TOLD:] if facts is None else facts, largest)
+    return beginning.with_learning_rate(size), channel.now() - seconds
 
 
-def _facts(channel: Channel, weights: Float) -> tuple[NDArray[np.float64], float]:
-    """Give the workers the initial weights; return the sum of their facts, and when it had come."""
-    channel.server_share_weights(weights)
-    facts = channel.server_sum()
-    return facts, channel.now()
-
-
-def _wide_facts(channel: Channel, job: Job, weights: Float) -> tuple[NDArray[np.float64], float]:
-    """Return the same, where each worker has, and is given, the weights of its own columns alone."""
+def _wide_facts(channel: Channel, job: Job, weights: Float) -> NDArray[np.float64]:
+    """Return the sum of the workers' facts, where each has, and is given, the weights of its own columns alone."""
     told = channel.server_take_columns()
-    began = channel.now()
     facts = np.zeros(3 + job.column_count)
     for message in told.values():
         names, some = unpack_columns(message)
@@ -128,7 +120,7 @@ def _wide_facts(channel: Channel, job: Job, weights: Float) -> tuple[NDArray[np.
     for worker, message in told.items():
         channel.server_give_weights(worker, weights[unpack_columns(message)[0]])
     channel.wait_until_sent()
-    return facts, began
+    return facts
 
 
 @contextmanager

@@ -14,7 +14,7 @@ Work = Callable[[], bool]
 YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
-LONGEST_SLEEP_TIMED = 3e-4  # s, where the clock of training starts when what is waited for is there
+LONGEST_SLEEP_TIMED = 3e-4  # s, where the time that is lost is training time
 # One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4
 # A server of two workers with turns of 10 ms spent a tenth of a core on polling, and with these a thirtieth.
@@ -29,10 +29,12 @@ class Backoff:
     there sooner for being asked after every few microseconds, and the core is left to those who learn.
     """
 
-    def __init__(self, yields: int, longest_sleep: float = LONGEST_SLEEP) -> None:
-        self._most_yields, self._longest_sleep = yields, longest_sleep
+    def __init__(
+        self, yields: int, *, shortest_sleep: float = SHORTEST_SLEEP, longest_sleep: float = LONGEST_SLEEP
+    ) -> None:
+        self._most_yields, self._shortest_sleep, self._longest_sleep = yields, shortest_sleep, longest_sleep
         self._began: float | None = None  # s
-        self._yields, self._sleeps, self._sleep = yields, 0, SHORTEST_SLEEP  # left, done, the next: s
+        self._yields, self._sleeps, self._sleep = yields, 0, shortest_sleep  # left, done, the next: s
 
     def reset(self) -> None:
         """Start over: there was work."""
@@ -55,7 +57,7 @@ class Backoff:
     def _start(self, waited: float) -> None:
         self._began, self._sleeps = None, 0
         self._yields = self._most_yields if waited < LONG else 0
-        self._sleep = min(max(waited * PART, SHORTEST_SLEEP), self._longest_sleep)
+        self._sleep = min(max(waited * PART, self._shortest_sleep), self._longest_sleep)
 
 
 def poll(done: Work, meanwhile: Work | None, backoff: Backoff) -> None:

@@ -33,15 +33,18 @@ def test_every_worker_hears_what_is_announced(channel: Channel):
         assert channel.worker_hear() == ""
 
 
-def test_weights_are_shared_and_numbers_summed(channel: Channel):
+@pytest.mark.parametrize("hurry", [True, False])
+def test_weights_are_shared_and_numbers_summed(channel: Channel, hurry: bool):
     weights = np.arange(100_003, dtype=np.float32)
     if channel.rank == SERVER:
         channel.server_share_weights(weights)
-        total = channel.server_sum()
+        total = channel.server_hear_leader(hurry=hurry)
     else:
         np.testing.assert_array_equal(channel.worker_share_weights(len(weights)), weights)
-        total = channel.worker_sum(np.array([channel.rank, 1.0]))
-    np.testing.assert_array_equal(total, [sum(channel.workers), len(channel.workers)])
+        total = channel.worker_sum(np.tile([channel.rank, 1.0], 50_000))
+        if channel.rank == LEADER:
+            channel.leader_tell(total)
+    np.testing.assert_array_equal(total, np.tile([sum(channel.workers), len(channel.workers)], 50_000))
 
 
 def test_merge_sums_what_the_workers_have(channel: Channel):

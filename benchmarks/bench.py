@@ -15,7 +15,7 @@ from benchmarks.sets import LearningSet, full_set
 
 MODES = ("sync", "async")
 MEASURED_EVERY = 0.01  # s, where a curve is wanted
-PASSES_TRIED = [2.0**power for power in range(-6, 4)]
+PASSES_TRIED = [2.0**power for power in range(-9, 4)]
 TO_ACCURACY = "s to accuracy"
 WITHIN_PASSES = "s to accuracy, within passes"
 ALL_ROWS = "s a pass"

@@ -42,10 +42,22 @@ def test_points_close_to_each_other_are_left_out():
         Average(JOB, np.zeros(2, np.float32)),
         *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5)),
     )
-    average.look(one, rows=0)
-    average.look(other, rows=9)  # less than an 80th of a pass later
+    average.look(one, rows=100)
+    average.look(other, rows=109)  # less than an 80th of a pass later
     np.testing.assert_array_equal(average.weights(other).weights(), [1, 1])
-    average.look(other, rows=10)
+    average.look(other, rows=110)
+    assert average.weights(other).weights()[0] > 1
+
+
+def test_early_points_are_taken_in_when_there_have_been_twice_the_rows():
+    average, one, other = (
+        Average(JOB, np.zeros(2, np.float32)),
+        *(ScaledVector(np.full(2, x, np.float32)) for x in (1, 5)),
+    )
+    average.look(one, rows=3)
+    average.look(other, rows=5)
+    np.testing.assert_array_equal(average.weights(other).weights(), [1, 1])
+    average.look(other, rows=6)
     assert average.weights(other).weights()[0] > 1
 
 

@@ -142,7 +142,7 @@ static void take_average(const struct memory *memory, const struct rule *rule)
     double *state = memory->state.buf;
     if (state[ROWS] < state[NEXT_ROWS])
         return;
-    state[NEXT_ROWS] = state[ROWS] + rule->every_rows;
+    state[NEXT_ROWS] = state[ROWS] + fmin(state[ROWS], rule->every_rows);
     state[TAKEN] += 1;
     blend_in(memory->average.buf, memory->vector.buf, memory->average.len / 4,
              (1 + rule->lateness) / (state[TAKEN] + rule->lateness), state[SCALE]);

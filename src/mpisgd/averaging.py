@@ -23,7 +23,8 @@ class Average:
     The t-th weights w taken in move the average by (w - average) (1 + LATENESS) / (t + LATENESS). Weights close to each
     other add little, so they are taken in a few dozen times a pass and not after every step.
 
-    every_rows  processed rows from one time to the next
+    every_rows  processed rows from one time to the next, at most; early in a run as many as have been till then, since
+                weights move fast there
     """
 
     def __init__(self, job: Job, vector: Float) -> None:
@@ -47,7 +48,7 @@ class Average:
         """Take the weights in after `rows` processed rows, if it is time."""
         if rows < self._next_rows:
             return
-        self._next_rows = rows + self.every_rows
+        self._next_rows = rows + min(rows, self.every_rows)
         self._taken += 1
         share = (1 + LATENESS) / (self._taken + LATENESS)
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)

@@ -27,7 +27,7 @@ from mpisgd.weights import ServerWeights, WorkerWeights
 from strategies import vectors
 
 COLUMNS = 6
-TURN_SIZE = TurnSize(0.5, 0.0)
+TURN_SIZE = TurnSize(1.0, 0.1, 0.0)
 Vector = NDArray[np.float64]
 
 

@@ -269,12 +269,12 @@ def curvatures(config: Config, rows_by_worker: Sequence[SparseRows], bias_step: 
     return [*found[:-1], largest * bias_step] if config.bias else found
 
 
-def lengths(config: Config, eta: float, rows: float, moved: float, curved: Sequence[float]) -> list[float]:
-    """Return A_j, how far a turn goes along each weight: with m' the fewer of its rows and 4 times those moved,
-    A_j = eta (m' x the curvature along weight j + rows x lambda).
+def lengths(config: Config, eta: float, rows: float, moved: float, curved: Sequence[float], turns: int) -> list[float]:
+    """Return A_j, how far each of P turns goes along each weight: with m' the fewer of its rows and 2 P times those
+    moved, A_j = eta (m' x the curvature along weight j + rows x lambda).
     """
     assert config.regularization is not None
-    return [eta * (min(rows, 4 * moved) * h + rows * config.regularization) for h in curved]
+    return [eta * (min(rows, 2 * turns * moved) * h + rows * config.regularization) for h in curved]
 
 
 def merged(
@@ -328,6 +328,6 @@ def twin_sync(
             rows_done += rows
             moved_rows += moved
         of_turn = (rows_done - rows_before) / len(workers), moved_rows / len(workers)
-        shared = merged(config.merge, shared, decays, changes, lengths(config, eta, *of_turn, curved))
+        shared = merged(config.merge, shared, decays, changes, lengths(config, eta, *of_turn, curved, len(workers)))
         average.look(shared, rows_done)
     return average.final(shared)

@@ -42,7 +42,7 @@ def server() -> list[NDArray[Any]]:
 
 
 def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: Any) -> tuple[int, float]:
-    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": TurnSize(0.5, 0.25), "shrinking": 0.0} | how
+    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": TurnSize(0.75, 0.5, 0.25), "shrinking": 0.0} | how
     mine, changed_at, times, curvatures = vectors
     return exchange_loops.add_update(mine, changed_at, times, curvatures, columns, content, **how)
 

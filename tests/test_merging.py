@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mpisgd import vector_loops
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.merging import MergeCounts, Merging, RoundFacts, TurnFacts, turn_size
+from mpisgd.merging import NOTHING_MERGED, Merging, RoundFacts, TurnFacts, turn_size
 from slow_twin import lengths, merged
 from strategies import examples, ordinary, vectors
 
@@ -39,15 +39,18 @@ def after_round(
 
 def facts_of(decays: list[float]) -> RoundFacts:
     """Return what workers with turns of 0, 1, 2 ... rows, of which a share MOVED took a step, say of them."""
-    table, rows = np.zeros((len(TurnFacts._fields), len(decays))), np.arange(len(decays))
-    table[:3] = rows, MOVED * rows, 1 - np.array(decays)
-    return RoundFacts(table)
+    turns = [turn_of(number, decay) for number, decay in enumerate(decays)]
+    return RoundFacts(turns)
+
+
+def turn_of(rows: int, decay: float, *, stop: bool = False) -> TurnFacts:
+    return TurnFacts(rows, MOVED * rows, 1 - decay, computing=0.0, round_trip=0.0, stop=stop)
 
 
 def lengths_of(workers: int, curved: list[float], penalty: float = 0.0) -> list[float]:
     """Return how far such turns go."""
     rows = (workers - 1) / 2
-    return lengths(Config(regularization=penalty), STEP_SIZE, rows, MOVED * rows, curved)
+    return lengths(Config(regularization=penalty), STEP_SIZE, rows, MOVED * rows, curved, workers)
 
 
 def merging(rule: Any, workers: int, curvatures: Vector, penalty: float = 0.0) -> Merging:
@@ -147,11 +150,9 @@ def test_turns_of_huge_steps_move_no_weight_that_they_did_not_change(monkeypatch
     np.testing.assert_allclose(weights, [2, 1, 3])
 
 
-@pytest.mark.parametrize("stops", [[0, 0, 0], [1, 0, 0]])
-def test_a_round_is_the_last_when_a_worker_says_so(stops: list[float]) -> None:
-    table = facts_of([1.0] * 3).table
-    table[TurnFacts._fields.index("stop")] = stops
-    assert RoundFacts(table).stop == any(stops)
+@pytest.mark.parametrize("stops", [[False, False, False], [True, False, False]])
+def test_a_round_is_the_last_when_a_worker_says_so(stops: list[bool]) -> None:
+    assert RoundFacts([turn_of(8, 1.0, stop=stop) for stop in stops]).stop == any(stops)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 2.0])
@@ -176,7 +177,7 @@ def test_parts_merged_by_several_are_the_sum_merged_by_one(
             rounds.merge_part(locals_, weights, part, facts_of(decays), STEP_SIZE, threshold)
             for part in (slice(0, cut), slice(cut, len(shared)))
         ]
-    sums = MergeCounts(*np.sum(parts, axis=0).tolist())
+    sums = NOTHING_MERGED.with_more(parts[0]).with_more(parts[1])
     sent = np.where(large, made, np.float32(0))
     expected = after_round(rule, shared, decays, [*sent], curved=curvatures)
     np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-4)

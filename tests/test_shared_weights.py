@@ -96,7 +96,7 @@ class Both:
     def exchange(self, worker: int, rows: int, columns: Keys | None, wanted: Keys | None) -> Record:
         """Exchange a turn in both ways; return its record."""
         self.copies[worker].note(rows=rows, moved=rows - 1)
-        turn_size = TurnSize(STEP_SIZE * rows, PENALTY)
+        turn_size = TurnSize(STEP_SIZE * rows, STEP_SIZE, PENALTY)
         self.shared[worker].exchange(self.copies[worker], columns, wanted, turn_size)
         twin = self.twins[worker]
         threshold = self.begins.job.config.gradient_threshold
@@ -260,7 +260,7 @@ def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
     return hogwild_loops.Memory(words[0], state, records, *own, vector, times, average, CURVATURES)
 
 
-SIZE = TurnSize(1.0, 0.0)
+SIZE = TurnSize(1.0, 1.0, 0.0)
 RULE = hogwild_loops.Rule(0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=4.0, every_rows=1.0, lateness=3.0)
 
 

@@ -34,7 +34,8 @@ def test_what_is_not_a_number_is_not_held_back() -> None:
     np.testing.assert_array_equal(changes, [np.nan, np.inf, 0])
 
 
-turn_sizes = st.builds(TurnSize, st.sampled_from([0.0, 1e-6, 2.5, 1e6]), st.sampled_from([0.0, 0.5, np.inf]))
+products = st.sampled_from([0.0, 1e-6, 2.5, 1e6])
+turn_sizes = st.builds(TurnSize, products, products, st.sampled_from([0.0, 0.5, np.inf]))
 
 
 @examples
@@ -62,7 +63,7 @@ def test_merge_turns(locals_: list[Any], weights: Any, threshold: float, cut: in
             shrinkings,
             threshold=threshold,
             curvatures=LARGEST[::-1].copy(),
-            turn_size=TurnSize(0.5, 0.25),
+            turn_size=TurnSize(0.5, 0.25, 0.25),
         )
 
     assert_same_both_ways(merge, np.array(locals_), weights, rtol=1e-5)
@@ -73,10 +74,11 @@ def test_more_columns_than_a_block_in_longer_rows_are_all_merged() -> None:
     locals_ = rng.normal(size=(3, columns + 8)).astype(np.float32)
     weights, curvatures = rng.normal(size=columns).astype(np.float32), rng.random(columns, np.float32)
     merge = lambda *a: vector_loops.merge_turns(  # noqa: E731 - twice
-        *a, slice(1, columns - 1), np.zeros(3), threshold=0.5, curvatures=curvatures, turn_size=TurnSize(2.0, 0.1)
+        *a, slice(1, columns - 1), np.zeros(3), threshold=0.5, curvatures=curvatures, turn_size=TurnSize(2.0, 1.0, 0.1)
     )
     assert_same_both_ways(merge, locals_, weights, rtol=1e-4)
-    merge_sum = lambda *a: vector_loops.merge(*a, curvatures, turn_size=TurnSize(2.0, 0.1), turns=3, shrinking=0.01)  # noqa: E731
+    size = TurnSize(2.0, 1.0, 0.1)
+    merge_sum = lambda *a: vector_loops.merge(*a, curvatures, turn_size=size, turns=3, shrinking=0.01)  # noqa: E731
     assert_same_both_ways(merge_sum, weights, locals_[0, :columns].copy(), rtol=1e-4)
 
 
@@ -90,7 +92,7 @@ def turns_merged(locals_: Any, weights: Any, part: slice) -> object:
     """Merge the turns of two workers."""
     curvatures = np.zeros(COLUMNS, np.float32)
     return vector_loops.merge_turns(
-        locals_, weights, part, np.zeros(2), threshold=0.0, curvatures=curvatures, turn_size=TurnSize(1.0, 0.0)
+        locals_, weights, part, np.zeros(2), threshold=0.0, curvatures=curvatures, turn_size=TurnSize(1.0, 1.0, 0.0)
     )
 
 
@@ -98,7 +100,7 @@ def test_vectors_of_different_lengths_are_refused() -> None:
     short, long = np.zeros(COLUMNS - 1, np.float32), np.zeros(COLUMNS, np.float32)
     calls: list[Callable[[], object]] = [
         lambda: vector_loops.subtract(long, short, 1.0, 0.0, long),
-        lambda: vector_loops.merge(long, long, short, turn_size=TurnSize(1.0, 0.0), turns=2, shrinking=0.0),
+        lambda: vector_loops.merge(long, long, short, turn_size=TurnSize(1.0, 1.0, 0.0), turns=2, shrinking=0.0),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), short, slice(0, 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32)[:, 1:].copy(), long, slice(0, 1)),
         lambda: turns_merged(np.zeros((2, COLUMNS), np.float32), long, slice(0, COLUMNS + 1)),

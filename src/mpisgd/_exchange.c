@@ -111,10 +111,11 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[6];
     struct update to;
+    struct turn_size size;
     struct content from;
     long long version;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(ff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
-                          &to.turns, &to.size.curved, &to.size.penalty, &to.shrinking))
+    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(fff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
+                          &to.turns, &size.rows, &size.moved, &size.penalty, &to.shrinking))
         return NULL;
     Py_ssize_t count = 0;
     double gains = 0;
@@ -123,6 +124,7 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     if (right) {
         int64_t *changed_at = b[1].buf;
         to.vector = b[0].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = (float)version;
+        to.reach = reach_of(size, to.turns);
         for (Py_ssize_t k = 0; k < from.count; k++)
             if (value_at(&from, k) != 0) {
                 gains += add_one(&to, column_at(&from, k), value_at(&from, k));

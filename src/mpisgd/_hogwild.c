@@ -48,7 +48,7 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, co
     for (Py_ssize_t j = 0; j < columns; j++) {
         float ahead = mine[j] - base[j], all = ahead * scale, change = above(all, threshold);
         float one = change != 0; /* instead of branches */
-        float gain = damped(by.curvatures[j], by.size, by.turns);
+        float gain = damped(by.curvatures[j], by.reach, by.turns);
         float every = by.version / (times[j] + 1);
         float weight = weights[j] * (1 + one * ((1 - gain) * by.shrinking * every)) + gain * change * by.factor;
         changed += all != 0;
@@ -159,11 +159,11 @@ static enum outcome exchange_locked(const struct memory *memory, const struct ru
     double scale = fold(memory, state[SCALE] * decay, rule->smallest_scale);
     record[STALENESS] = state[VERSION] - own[HEARD_VERSION];
     state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
+    float turns = (float)(1 + rule->stale_turns * record[STALENESS]);
     struct update to = {
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
         .version = (float)fmin(state[VERSION], EXACT), .factor = (float)(1 / scale),
-        .turns = (float)(1 + rule->stale_turns * record[STALENESS]), .size = turn->size,
-        .shrinking = (float)(1 - decay),
+        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - decay),
     };
     float own_scale = (float)own[OWN_SCALE], folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
     own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
@@ -226,8 +226,8 @@ static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
     struct turn turn;
     Py_buffer columns, wanted;
     PyObject *of_memory, *of_rule;
-    if (!PyArg_ParseTuple(arguments, "O!O!z*z*(ff)", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
-                          &turn.size.curved, &turn.size.penalty))
+    if (!PyArg_ParseTuple(arguments, "O!O!z*z*(fff)", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
+                          &turn.size.rows, &turn.size.moved, &turn.size.penalty))
         return NULL;
     turn.columns = columns.buf, turn.count = columns.len / 4, turn.wanted = wanted.buf, turn.wanted_count = wanted.len / 4;
     int right = open_memory(of_memory, &memory) && open_rule(of_rule, &rule)

@@ -83,13 +83,22 @@ static inline void release_all(Py_buffer *buffers, int count)
 }
 
 struct turn_size { /* vector_loops.TurnSize */
+    float rows, moved, penalty;
+};
+
+struct reach { /* how far a turn goes along a weight: curvature x curved + penalty */
     float curved, penalty;
 };
 
-/* (1 + a) / (1 + P a), the gain of one of P turns that go a along a weight; written so that it is 1/P where a is infinite. */
-static inline float damped(float curvature, struct turn_size size, float turns)
+static inline struct reach reach_of(struct turn_size size, float turns)
 {
-    float a = curvature * size.curved + size.penalty, least = 1 / turns;
+    return (struct reach){fminf(size.rows, turns * size.moved), size.penalty};
+}
+
+/* (1 + a) / (1 + P a), the gain of one of P turns that go a along a weight; written so that it is 1/P where a is infinite. */
+static inline float damped(float curvature, struct reach reach, float turns)
+{
+    float a = curvature * reach.curved + reach.penalty, least = 1 / turns;
     return least + (1 - least) / (1 + turns * a);
 }
 
@@ -102,7 +111,7 @@ static inline float above(float change, float threshold)
 struct update { /* to the server's weights, by the rule of ServerWeights */
     float *vector, *times;
     const float *curvatures;
-    struct turn_size size;
+    struct reach reach;
     float version, factor, turns, shrinking;
 };
 
@@ -114,7 +123,7 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
         to->vector[j] += change * to->factor;
         return 1;
     }
-    float gain = damped(to->curvatures[j], to->size, to->turns);
+    float gain = damped(to->curvatures[j], to->reach, to->turns);
     to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * (to->version / to->times[j]))
         + gain * change * to->factor;
     return gain;

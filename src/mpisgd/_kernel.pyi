@@ -54,11 +54,17 @@ def merge_turns(
     shrinkings: Buffer,
     threshold: float,
     curvatures: Buffer,
-    turn_size: float,
+    turn_size: tuple[float, float, float],
     /,
 ) -> tuple[int, int, int, float]: ...
 def merge(
-    weights: Buffer, changes: Buffer, curvatures: Buffer, turn_size: float, turns: float, shrinking: float, /
+    weights: Buffer,
+    changes: Buffer,
+    curvatures: Buffer,
+    turn_size: tuple[float, float, float],
+    turns: float,
+    shrinking: float,
+    /,
 ) -> tuple[int, float]: ...
 def blend(average: Buffer, weights: Buffer, share: float, scale: float, /) -> None: ...
 def pack_changes(columns: Buffer | None, changes: Buffer, vector: Buffer, base: Buffer, content: Buffer, /) -> int: ...
@@ -73,7 +79,7 @@ def add_update(
     version: int,
     factor: float,
     turns: float,
-    turn_size: float,
+    turn_size: tuple[float, float, float],
     shrinking: float,
     /,
 ) -> tuple[int, float]: ...
@@ -90,7 +96,7 @@ def exchange_in_memory(
     rule: tuple[float, float, float],
     columns: Buffer | None,
     wanted: Buffer | None,
-    turn_size: float,
+    turn_size: tuple[float, float, float],
     /,
 ) -> int: ...
 def take_turns(

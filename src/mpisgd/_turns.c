@@ -67,9 +67,10 @@ static int open_keys(PyObject *tuple, struct pass *pass)
 /* As merging.turn_size. */
 static struct turn_size size_of(const struct learning *by, const double *record, const struct rule *rule)
 {
-    double curved = fmin(record[TURN_ROWS], rule->curved_by_moved * record[MOVED]);
-    double penalty = rule->curved_by_moved > 0 ? by->step_size * record[TURN_ROWS] * by->regularization : 0;
-    return (struct turn_size){(float)fmin(by->step_size * curved, FLT_MAX), (float)penalty};
+    if (rule->curved_by_moved == 0)
+        return (struct turn_size){0, 0, 0};
+    double rows = by->step_size * record[TURN_ROWS], moved = by->step_size * rule->curved_by_moved * record[MOVED];
+    return (struct turn_size){(float)fmin(rows, FLT_MAX), (float)fmin(moved, FLT_MAX), (float)(rows * by->regularization)};
 }
 
 /* As schedule.step_size. */

@@ -59,7 +59,7 @@ static PyObject *subtract(PyObject *module, PyObject *arguments)
 
 struct merging { /* of the turns of a round, by the rule of merging.py */
     const float *curvatures;
-    struct turn_size size;
+    struct reach reach;
     float turns, shrinking;
 };
 
@@ -72,12 +72,12 @@ struct merged { /* columns with changes, the gains of these added up; changes se
 WITH_WIDE_VECTORS static void merge_block(float *weights, const float *changes, const float *curvatures, Py_ssize_t columns,
                                           const struct merging *by, struct merged *merged)
 {
-    struct turn_size size = by->size;
+    struct reach reach = by->reach;
     float turns = by->turns, shrinking = by->shrinking, gains = 0;
     int32_t count = 0;
     #pragma omp simd reduction(+ : gains, count)
     for (Py_ssize_t j = 0; j < columns; j++) {
-        float gain = damped(curvatures[j], size, turns);
+        float gain = damped(curvatures[j], reach, turns);
         int32_t one = changes[j] != 0; /* factors of 0 and 1, here and below: branches are not vectorised */
         weights[j] += gain * (changes[j] - shrinking * weights[j]);
         gains += (float)one * gain;
@@ -136,16 +136,17 @@ static PyObject *merge_turns(PyObject *module, PyObject *arguments)
     Py_ssize_t start, stop;
     struct merging by;
     struct merged merged;
+    struct turn_size size;
     float threshold;
-    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*(ff)", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &by.size.curved,
-                          &by.size.penalty))
+    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*(fff)", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &size.rows,
+                          &size.moved, &size.penalty))
         return NULL;
     Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8, stride = workers > 0 ? b[0].len / 4 / workers : 0;
     int right = check(workers > 0 && b[0].len == 4 * workers * stride && stride >= columns, "weights of all workers")
         && check(b[3].len == b[1].len, "weights and curvatures")
         && check(0 <= start && start <= stop && stop <= columns, "range of columns");
     if (right) {
-        by.curvatures = b[3].buf, by.turns = (float)workers, by.shrinking = 0;
+        by.curvatures = b[3].buf, by.turns = (float)workers, by.shrinking = 0, by.reach = reach_of(size, by.turns);
         for (Py_ssize_t k = 0; k < workers; k++)
             by.shrinking += (float)((double *)b[2].buf)[k];
         merged = merge_columns(b[0].buf, stride, b[1].buf, start, stop, b[2].buf, threshold, &by);
@@ -161,11 +162,12 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     Py_buffer b[3];
     struct merging by;
     struct merged merged = {0};
-    if (!PyArg_ParseTuple(arguments, "w*y*y*(ff)ff", &b[0], &b[1], &b[2], &by.size.curved, &by.size.penalty, &by.turns,
+    struct turn_size size;
+    if (!PyArg_ParseTuple(arguments, "w*y*y*(fff)ff", &b[0], &b[1], &b[2], &size.rows, &size.moved, &size.penalty, &by.turns,
                           &by.shrinking))
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");
-    by.curvatures = b[2].buf;
+    by.curvatures = b[2].buf, by.reach = reach_of(size, by.turns);
     for (Py_ssize_t start = 0; right && start < b[0].len / 4; start += BLOCK)
         merge_block((float *)b[0].buf + start, (const float *)b[1].buf + start, by.curvatures + start,
                     lesser(BLOCK, b[0].len / 4 - start), &by, &merged);

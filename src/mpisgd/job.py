@@ -104,10 +104,15 @@ class Job:
         return self.preprocessing.width(self.feature_count)
 
     @property
-    def objective(self) -> Objective:
-        """What is minimised, once lambda is settled."""
+    def regularization(self) -> float:
+        """Lambda, settled."""
         assert self.config.regularization is not None  # noqa: S101 - `planned` came first
-        return Objective(LOSSES[self.config.loss], self.config.regularization, self.config.bias, self.bias_step)
+        return self.config.regularization
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return Objective(LOSSES[self.config.loss], self.regularization, self.config.bias, self.bias_step)
 
     def passes(self, rows: int) -> float:
         """Return how many passes over the learning rows `rows` processed rows are."""

@@ -9,13 +9,15 @@ where passes or patience end a run, the same seed on the same ranks gives the sa
 from __future__ import annotations
 
 import math
+import operator
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from mpisgd.channel import Channel
 from mpisgd.job import Job
-from mpisgd.merging import MergeCounts, RoundFacts, Table, TurnFacts
+from mpisgd.merging import MergeCounts, RoundFacts
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
 from mpisgd.rounds import Rounds
 from mpisgd.turn_statistics import RECENT_TURNS
@@ -38,21 +40,21 @@ class Leader:
         self._verdict: Order | None = None
         self._asked = False
         workers = len(channel.workers)
-        self._round_trips: deque[Table] = deque(maxlen=-(-RECENT_TURNS // workers))
-        self._facts = np.zeros((len(TurnFacts._fields), workers))  # since the last report, and so on
-        self._merged = np.zeros(len(MergeCounts._fields))
-        self._turns = 0
+        self._round_trips: deque[Sequence[float]] = deque(maxlen=-(-RECENT_TURNS // workers))
+        self._reported = rounds.counts
+        self._computing = self._waiting = [0.0] * workers  # s, since the last report
+        self._rounds_done = 0  # since then
         self._orders_heard = 0
         self.wants_stop = False
 
-    def after_round(self, facts: RoundFacts, merged: MergeCounts) -> None:
+    def after_round(self, facts: RoundFacts) -> None:
         """Take the round just merged into account, and do what is due."""
         self._merged_at = self._channel.now()
-        if facts.round_trips.all():  # before the first round there was none
+        if all(facts.round_trips):  # before the first round there was none
             self._round_trips.append(facts.round_trips)
-        self._facts += facts.table
-        self._merged += merged
-        self._turns += len(facts.rows)
+        self._computing = list(map(operator.add, self._computing, facts.computing))
+        self._waiting = list(map(operator.add, self._waiting, facts.round_trips))  # round trips are waiting alone
+        self._rounds_done += 1
         passes = self._job.passes(self._rounds.rows)
         self._listen()
         if passes >= min(self._verdict_due, self._next_pass):
@@ -92,23 +94,26 @@ class Leader:
         self._verdict, self._verdict_due = None, math.inf
 
     def _report(self, occasion: Occasion) -> None:
-        rounds, facts, merged = self._rounds, RoundFacts(self._facts), MergeCounts(*self._merged.tolist())
+        rounds, workers = self._rounds, len(self._computing)
+        counts, turns = rounds.counts, self._rounds_done * workers
+        merged = MergeCounts(*map(operator.sub, counts, self._reported))
         header = ReportHeader(
             occasion=occasion,
             rows=rounds.rows,
             seconds=self._merged_at - self._began,
-            turns=self._turns,
+            turns=turns,
             changes_sent=int(merged.changes_sent),
             changes=int(merged.changes),
             merge_weight=merged.gains / max(1, merged.columns),
-            bytes_each_way=self._turns * rounds.bytes_each_way,
+            bytes_each_way=turns * rounds.bytes_each_way,
             rounds=len(self._round_trips),
-            workers=len(facts.rows),
+            workers=workers,
             in_memory=rounds.in_memory,
         )
         round_trips = np.array(self._round_trips, np.float32)
-        spent = np.stack([facts.computing, facts.round_trips], axis=1, dtype=np.float32)  # with waiting
+        spent = np.array([self._computing, self._waiting], np.float32).T.copy()
         self._channel.leader_report(pack_report(header, round_trips, spent, rounds.measured()))
         self._round_trips.clear()
-        self._facts[:] = self._merged[:] = self._turns = 0
+        self._reported, self._rounds_done = counts, 0
+        self._computing = self._waiting = [0.0] * workers
         self._asked = self._asked and occasion is not Occasion.TIME

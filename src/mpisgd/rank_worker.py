@@ -144,10 +144,10 @@ def work_sync(
         turn_began = channel.now()
         rows = learner.turn(rounds.local, step_size)
         computing = channel.now() - turn_began
-        facts, merged = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
+        facts = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
         stops = facts.stop
         if leader is not None:
-            leader.after_round(facts, merged)
+            leader.after_round(facts)
     _end_sync(channel, leader)
 
 

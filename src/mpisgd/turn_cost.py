@@ -80,7 +80,7 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
         return _median_seconds(channel, lambda: channel.worker_echo(message))
     shared, copy = SharedWeights(channel, beginning, memory, channel.now()), Copy(beginning.weights, channel.rank)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
-    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0)))
+    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0, 0)))
 
 
 def _median_seconds(channel: Channel, exchange: Callable[[], object]) -> float:

@@ -15,9 +15,13 @@ from mpisgd.compiled_loops import Float, _kernel
 
 
 class TurnSize(NamedTuple):
-    """How far a turn goes: along a weight with the curvature h of the loss, curved h + penalty; see `merging`."""
+    """How far a turn goes: along a weight with the curvature h, one of P turns min(rows, P moved) h + penalty.
 
-    curved: float
+    See `merging`.
+    """
+
+    rows: float
+    moved: float
     penalty: float
 
 
@@ -118,7 +122,8 @@ def damping(curvatures: Float, turn_size: TurnSize, turns: int) -> Float:
     """Return (1 + a) / (1 + turns a), a as far as a turn goes along each weight: see `merging`."""
     least = np.float32(1 / turns)
     with np.errstate(over="ignore"):
-        a = curvatures * np.float32(turn_size.curved) + np.float32(turn_size.penalty)
+        curved = min(np.float32(turn_size.rows), np.float32(turns) * np.float32(turn_size.moved))
+        a = curvatures * curved + np.float32(turn_size.penalty)
         gains: Float = least + (1 - least) / (1 + np.float32(turns) * a)
     return gains
 

@@ -13,6 +13,7 @@ from mpisgd.job import Job
 from mpisgd.shard import Shard
 
 SAMPLE_ROWS = 2_000  # of each worker
+LARGEST = np.finfo(np.float32).max
 TOLD = 3  # numbers before the facts where the leader tells the server: seconds, step size, largest mean square
 # The bias column is in every row, where each other column of text is in few: at their step size it would swing.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
@@ -68,19 +69,20 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
 
     The bias learns as fast as the column of the largest mean square would: in dense rows it is like any other column,
     in sparse ones SLOWEST_BIAS as fast. It begins at the mean label, the best constant for squares: with few positives
-    one that begins at 0 takes longer to reach its place than all other weights. A given model's `weights`, float32
-    (column_count,), stay as they are.
+    one that begins at 0 takes longer to reach its place than all other weights. A given model's stays as it is. The
+    `weights`, float32 (column_count,), become the beginning's.
     """
     rows, _, labels = facts[:3].tolist()
     curvature = job.objective.loss.curvature
     curvatures = np.empty(len(facts) - 3, np.float32)
-    with np.errstate(over="ignore"):  # what is too large for float32 is brought down to its largest below
+    with np.errstate(over="ignore"):  # what is too large for float32 is brought down below
         np.multiply(facts[3:], curvature / rows, out=curvatures, casting="same_kind")
     if job.config.bias:
         bias_step = max(SLOWEST_BIAS, largest)
         curvatures[-1:] = curvature * bias_step
         job = dataclasses.replace(job, bias_step=bias_step)
         if job.config.initial_model is None:
-            weights = weights.copy()
             weights[-1] = labels / rows
-    return Beginning(job, weights, np.minimum(curvatures, np.finfo(np.float32).max, out=curvatures))
+    if curvature * largest > LARGEST:
+        np.minimum(curvatures, LARGEST, out=curvatures)
+    return Beginning(job, weights, curvatures)

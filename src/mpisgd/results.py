@@ -27,22 +27,9 @@ ASTRAY = 1.1
 HOPELESS = 10.0
 
 
-def announce_training(job: Job, data: str, workers: int, monitor: Monitor, console: Console) -> None:
-    """Log and say what is about to be learnt."""
+def announce_training(job: Job, console: Console) -> None:
+    """Say what is about to be learnt; before it is, as launchers take a core for what is said."""
     config = job.config
-    monitor.event(
-        "training",
-        data=data,
-        mode=config.mode,
-        workers=workers,
-        learning_rows=job.learning_rows,
-        features=job.feature_count,
-        learning_rate=config.learning_rate,
-        bias_step=job.bias_step,
-        scale_columns=config.scale_columns,
-        iterations=config.iterations,
-        by_keys=job.by_keys,
-    )
     if not is_compiled():
         console.say(
             "without the compiled kernel learning takes ten times as long: install a C compiler, then mpisgd again"
@@ -50,8 +37,26 @@ def announce_training(job: Job, data: str, workers: int, monitor: Monitor, conso
     if config.scale_columns == "always":
         console.say("columns are scaled to one size while they are learnt (--scale-columns)")
     console.say(
-        f"{config.mode}: {workers} workers learn {job.learning_rows:,} rows of"
+        f"{config.mode}: {job.workers} workers learn {job.learning_rows:,} rows of"
         f" {job.feature_count:,} features; measured on {config.eval_split} rows"
+    )
+
+
+def log_training(job: Job, data: str, monitor: Monitor) -> None:
+    """Log what is being learnt and where it began."""
+    config = job.config
+    monitor.event(
+        "training",
+        data=data,
+        mode=config.mode,
+        workers=job.workers,
+        learning_rows=job.learning_rows,
+        features=job.feature_count,
+        learning_rate=config.learning_rate,
+        bias_step=job.bias_step,
+        scale_columns=config.scale_columns,
+        iterations=config.iterations,
+        by_keys=job.by_keys,
     )
 
 

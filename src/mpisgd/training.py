@@ -38,7 +38,7 @@ from mpisgd.rank0_rows import (
     scatter_partition,
 )
 from mpisgd.rank0_server import serve
-from mpisgd.results import announce_training, leave_results
+from mpisgd.results import announce_training, leave_results, log_training
 from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.scaling import agreed_scales
 from mpisgd.settings import resolve
@@ -78,6 +78,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             if scales is not None:
                 held_out.scale_columns(scales)
                 initial /= scales
+            announce_training(job, console)
             by_messages = config.mode == "async" and memory is None
             beginning, began = _begin(channel, job, initial, by_messages=by_messages)
             if job.measures_turns:
@@ -87,7 +88,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             shared = SharedWeights(channel, beginning, memory, began) if memory is not None else None
             job, began = beginning.job, shared.began if shared is not None else began
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
-            announce_training(job, dataset.name, len(channel.workers), monitor, console)
+            log_training(job, dataset.name, monitor)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
                 weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), shared)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)

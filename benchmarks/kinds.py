@@ -92,6 +92,11 @@ def many_rows(rng: np.random.Generator) -> Parts:
     return labelled(rng, unit_rows(sparse(rng, 100_000 + HELD_OUT, 10_000, 20)))
 
 
+def slowly_learnt(rng: np.random.Generator) -> Parts:
+    """Return 500,000 unit rows of 60 of 50,000 columns; as the truth is in all of them, it takes passes to learn."""
+    return labelled(rng, unit_rows(sparse(rng, 500_000 + HELD_OUT, 50_000, 60)))
+
+
 def few_columns(rng: np.random.Generator) -> Parts:
     """Return 2,000 rows of 10 dense columns with means that are not zero."""
     return labelled(rng, csr_matrix(rng.standard_normal((2_000 + HELD_OUT, 10)) + rng.standard_normal(10)))

@@ -81,12 +81,22 @@ class Training:
 
         Between two measurements by a straight line.
         """
-        reached = next((n for n, line in enumerate(self.metrics) if line["objective"] <= objective), None)
+        return self._seconds_to([-line["objective"] for line in self.metrics], -objective)
+
+    def seconds_to_accuracy(self, accuracy: float) -> float:
+        """Return the same for an accuracy on the measured rows."""
+        return self._seconds_to([line["accuracy"] for line in self.metrics], accuracy)
+
+    def _seconds_to(self, measured: list[float], wanted: float) -> float:
+        """Return when what was measured first rose to this."""
+        reached = next((n for n, value in enumerate(measured) if value >= wanted), None)
         if reached is None:
             return math.inf
-        before, after = self.metrics[max(0, reached - 1)], self.metrics[reached]
-        share = (before["objective"] - objective) / (before["objective"] - after["objective"]) if reached else 0.0
-        return float(before["seconds"] + share * (after["seconds"] - before["seconds"]))
+        seconds = [line["seconds"] for line in self.metrics[: reached + 1]]
+        if reached == 0:
+            return float(seconds[0])
+        share = (wanted - measured[reached - 1]) / (measured[reached] - measured[reached - 1])
+        return float(seconds[-2] + share * (seconds[-1] - seconds[-2]))
 
 
 def train(

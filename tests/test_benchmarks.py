@@ -66,11 +66,12 @@ def test_scores_of_weights() -> None:
 
 
 @pytest.mark.parametrize(("objective", "seconds"), [(0.9, 1.0), (0.8, 1.0), (0.75, 1.5), (0.5, 3.0), (0.4, math.inf)])
-def test_the_time_to_an_objective_is_found_between_measurements(objective: float, seconds: float) -> None:
+def test_the_time_to_an_objective_or_accuracy_is_found_between_measurements(objective: float, seconds: float) -> None:
     at = {1.0: 0.8, 2.0: 0.7, 3.0: 0.5, 4.0: 0.6}
-    metrics = [{"seconds": second, "objective": value} for second, value in at.items()]
+    metrics = [{"seconds": second, "objective": value, "accuracy": 1 - value} for second, value in at.items()]
     run = Training(5.0, 1.0, metrics, 0.9, [], Path("model.h5"))
     assert run.seconds_to_objective(objective) == pytest.approx(seconds)
+    assert run.seconds_to_accuracy(1 - objective) == pytest.approx(seconds)
 
 
 def test_labels_have_the_share_of_positives() -> None:

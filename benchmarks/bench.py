@@ -18,7 +18,7 @@ from benchmarks.sets import LearningSet, full_set, write_set
 
 MODES = ("sync", "async")
 MEASURED_EVERY = 0.01  # s, where a curve is wanted
-PASSES_TRIED = [2.0**power for power in range(-9, 4)]
+PASSES_TRIED = [2.0**power for power in range(-8, 4)]
 TO_ACCURACY = "s to accuracy"
 WITHIN_PASSES = "s to accuracy, within passes"
 ALL_ROWS = "s a pass"
@@ -51,7 +51,7 @@ class Bench:
         return self._passes(5, mode, workers, seed)
 
     def accuracy_run(self, mode: str, workers: int, seed: int) -> Training | None:
-        """Learn the full-size set for 1/512, 1/256 ... of a pass, until the model reaches the target on the test rows.
+        """Learn the full-size set for 1/256, 1/128 ... of a pass, until the model reaches the target on the test rows.
 
         Returns the run that did, or none. Nothing is measured while it learns: it says how long learning takes.
         """

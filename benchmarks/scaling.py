@@ -42,7 +42,7 @@ def run(bench: Bench) -> Result:
             result.claims.append(Claim(f"{mode}: {words}, one worker's over two's", gain, LEAST_GAIN, at_least=True))
     result.notes += [
         f"Two processes that exchange nothing make {of_cores:.2f} times the rows of one in a second on these cores.",
-        "The time to an accuracy is that of the shortest of runs for 1/512, 1/256 ... of a pass whose model reaches it"
+        "The time to an accuracy is that of the shortest of runs for 1/256, 1/128 ... of a pass whose model reaches it"
         " on the test rows. Here it is reached within the first turns, so half of it goes into where to begin.",
         f"The time to an objective is that until the validation objective is within {NEAR - 1:.0%} of the lowest that"
         " one worker in lock step reaches in eight passes; between two passes by a straight line, as measuring more"

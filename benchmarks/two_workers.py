@@ -43,7 +43,7 @@ def run(bench: Bench) -> Result:
     add_gaps(result)
     result.notes.append(
         "The time to an accuracy is measured on the test rows: of this program it is that of the shortest of runs for"
-        " 1/512, 1/256 ... of a pass whose model reaches it; of peers after whole passes, as their users can stop them,"
+        " 1/256, 1/128 ... of a pass whose model reaches it; of peers after whole passes, as their users can stop them,"
         " and of SGDClassifier within them too. Solvers that start afresh took 1, 2, 4 and 8 rounds, each from the"
         " start. LIBLINEAR counts by the quicker of two forms."
     )

@@ -138,7 +138,8 @@ def beginning(
 
 @dataclass
 class TwinAverage:
-    """The t-th weights taken in move the average by 4 / (t + 3) of the way; at most 80 times a pass."""
+    """The t-th weights taken in move the average by 4 / (t + 3) of the way; at most 80 times a pass, and not before the
+    rows done have doubled."""
 
     config: Config
     learning_rows: int
@@ -149,7 +150,7 @@ class TwinAverage:
     def look(self, w: Vector, rows_done: int) -> None:
         if rows_done < self.next_passes * self.learning_rows or not self.config.averaging:
             return
-        self.next_passes = rows_done / self.learning_rows + 1 / 80
+        self.next_passes = rows_done / self.learning_rows + min(max(rows_done, 1) / self.learning_rows, 1 / 80)
         self.taken += 1
         before = np.zeros_like(w) if self.average is None else self.average
         self.average = before + 4 / (self.taken + 3) * (w - before)

@@ -40,5 +40,5 @@ def test_the_bias_begins_at_the_mean_label():
 @pytest.mark.parametrize("settings", [{"bias": False}, {"initial_model": "model.h5"}])
 def test_without_a_bias_or_with_a_model_the_weights_stay_theirs(settings: Any):
     weights = np.arange(4, dtype=np.float32)
-    found = settle(job(**settings), weights, facts_of([1.0, 1.0, 1.0]))
+    found = settle(job(**settings), weights.copy(), facts_of([1.0, 1.0, 1.0]))
     np.testing.assert_array_equal(found.weights, weights)

@@ -6,7 +6,7 @@ import mmap
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mpisgd import averaging as averaging_module
-from mpisgd import compiled_loops, hogwild_loops, shared_weights, weights
+from mpisgd import compiled_loops, hogwild_loops, merging, shared_weights, weights
 from mpisgd.averaging import Average
 from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
@@ -202,8 +202,9 @@ def test_what_a_worker_hears_of_is_what_changed_since() -> None:
 
 
 def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
-    """Of all turns in their order, whoever merged them."""
+    """Of all turns in their order, whoever merged them; after twice the rows at first, then after some."""
     begins = beginning(passes=None)
+    begins = replace(begins, job=replace(begins.job, learning_rows=1_000))
     memory = memory_of(begins)
     server, one, other = (shared(begins, memory, rank) for rank in (SERVER, 1, 2))
     copies = [Copy(begins.weights, 1), Copy(begins.weights, 2)]
@@ -261,7 +262,7 @@ def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
 
 
 SIZE = TurnSize(1.0, 1.0, 0.0)
-RULE = hogwild_loops.Rule(0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=4.0, every_rows=1.0, lateness=3.0)
+RULE = hogwild_loops.Rule(0.0, smallest_scale=0.0, stale_turns=1.0, curved_by_moved=2.0, every_rows=1.0, lateness=3.0)
 
 
 def test_nothing_is_exchanged_while_there_is_no_room_for_the_record() -> None:
@@ -385,6 +386,7 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     """Bit for bit; also where there is no room for a record in the middle of them."""
     monkeypatch.setattr(shared_weights, "PARTS_OF_A_SHARD", 4)
     monkeypatch.setattr(averaging_module, "MOST_PER_PASS", 4)
+    monkeypatch.setattr(merging, "CURVED_BY_MOVED", 1 / 16)  # or all rows of a turn this stale would count
     config = Config(
         mode="async", loss=loss, batch_size=2, iterations=2, regularization=0.01, learning_rate=0.5,
         learning_rate_schedule="inverse_sqrt", learning_rate_decay=0.5, passes=None, averaging=averaging,

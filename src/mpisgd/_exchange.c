@@ -115,7 +115,7 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     struct content from;
     long long version;
     if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(fff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
-                          &to.turns, &size.rows, &size.moved, &size.penalty, &to.shrinking))
+                          &to.turns, &size.all_rows, &size.of_moved, &size.penalty, &to.shrinking))
         return NULL;
     Py_ssize_t count = 0;
     double gains = 0;

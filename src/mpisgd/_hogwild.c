@@ -142,7 +142,7 @@ static void take_average(const struct memory *memory, const struct rule *rule)
     double *state = memory->state.buf;
     if (state[ROWS] < state[NEXT_ROWS])
         return;
-    state[NEXT_ROWS] = state[ROWS] + fmin(state[ROWS], rule->every_rows);
+    state[NEXT_ROWS] = state[ROWS] + fmin(fmax(state[ROWS], 1), rule->every_rows);
     state[TAKEN] += 1;
     blend_in(memory->average.buf, memory->vector.buf, memory->average.len / 4,
              (1 + rule->lateness) / (state[TAKEN] + rule->lateness), state[SCALE]);
@@ -227,7 +227,7 @@ static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
     Py_buffer columns, wanted;
     PyObject *of_memory, *of_rule;
     if (!PyArg_ParseTuple(arguments, "O!O!z*z*(fff)", &PyTuple_Type, &of_memory, &PyTuple_Type, &of_rule, &columns, &wanted,
-                          &turn.size.rows, &turn.size.moved, &turn.size.penalty))
+                          &turn.size.all_rows, &turn.size.of_moved, &turn.size.penalty))
         return NULL;
     turn.columns = columns.buf, turn.count = columns.len / 4, turn.wanted = wanted.buf, turn.wanted_count = wanted.len / 4;
     int right = open_memory(of_memory, &memory) && open_rule(of_rule, &rule)

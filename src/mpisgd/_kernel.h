@@ -83,7 +83,7 @@ static inline void release_all(Py_buffer *buffers, int count)
 }
 
 struct turn_size { /* vector_loops.TurnSize */
-    float rows, moved, penalty;
+    float all_rows, of_moved, penalty;
 };
 
 struct reach { /* how far a turn goes along a weight: curvature x curved + penalty */
@@ -92,7 +92,7 @@ struct reach { /* how far a turn goes along a weight: curvature x curved + penal
 
 static inline struct reach reach_of(struct turn_size size, float turns)
 {
-    return (struct reach){fminf(size.rows, turns * size.moved), size.penalty};
+    return (struct reach){fminf(size.all_rows, turns * size.of_moved), size.penalty};
 }
 
 /* (1 + a) / (1 + P a), the gain of one of P turns that go a along a weight; written so that it is 1/P where a is infinite. */

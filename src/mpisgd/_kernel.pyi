@@ -42,7 +42,7 @@ def minibatch_steps(
     bias_step: float,
     has_bias: bool,
     /,
-) -> tuple[int, float]: ...
+) -> tuple[int, float, int]: ...
 def subtract(
     mine: Buffer, shared: Buffer, scale: float, threshold: float, changes: Buffer, columns: Buffer | None, /
 ) -> tuple[int, int]: ...
@@ -93,7 +93,7 @@ def try_lock(lock: Buffer, /) -> bool: ...
 def give_lock(lock: Buffer, /) -> None: ...
 def exchange_in_memory(
     memory: tuple[Buffer, ...],
-    rule: tuple[float, float, float],
+    rule: tuple[float, float, float, float, float, float],
     columns: Buffer | None,
     wanted: Buffer | None,
     turn_size: tuple[float, float, float],
@@ -102,10 +102,10 @@ def exchange_in_memory(
 def take_turns(
     rows: tuple[Buffer, Buffer, Buffer, bool],
     batches: tuple[Buffer, Buffer, int, Buffer],
-    steps: tuple[float, float, int, float, bool],
+    steps: tuple[float, float, float, float, float, int, float, bool],
     keys: tuple[Buffer, Buffer, int],
     memory: tuple[Buffer, ...],
-    rule: tuple[float, float, float],
+    rule: tuple[float, float, float, float, float, float],
     turns_done: Buffer,
     stop: Buffer,
     number: int,

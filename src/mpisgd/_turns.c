@@ -69,7 +69,7 @@ static struct turn_size size_of(const struct learning *by, const double *record,
 {
     if (rule->curved_by_moved == 0)
         return (struct turn_size){0, 0, 0};
-    double rows = by->step_size * record[TURN_ROWS], moved = by->step_size * rule->curved_by_moved * record[MOVED];
+    double rows = by->step_size * record[TURN_ROWS], moved = by->step_size * (rule->curved_by_moved * record[MOVED]);
     return (struct turn_size){(float)fmin(rows, FLT_MAX), (float)fmin(moved, FLT_MAX), (float)(rows * by->regularization)};
 }
 

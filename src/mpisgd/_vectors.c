@@ -138,8 +138,8 @@ static PyObject *merge_turns(PyObject *module, PyObject *arguments)
     struct merged merged;
     struct turn_size size;
     float threshold;
-    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*(fff)", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &size.rows,
-                          &size.moved, &size.penalty))
+    if (!PyArg_ParseTuple(arguments, "w*w*nny*fy*(fff)", &b[0], &b[1], &start, &stop, &b[2], &threshold, &b[3], &size.all_rows,
+                          &size.of_moved, &size.penalty))
         return NULL;
     Py_ssize_t columns = b[1].len / 4, workers = b[2].len / 8, stride = workers > 0 ? b[0].len / 4 / workers : 0;
     int right = check(workers > 0 && b[0].len == 4 * workers * stride && stride >= columns, "weights of all workers")
@@ -163,7 +163,7 @@ static PyObject *merge(PyObject *module, PyObject *arguments)
     struct merging by;
     struct merged merged = {0};
     struct turn_size size;
-    if (!PyArg_ParseTuple(arguments, "w*y*y*(fff)ff", &b[0], &b[1], &b[2], &size.rows, &size.moved, &size.penalty, &by.turns,
+    if (!PyArg_ParseTuple(arguments, "w*y*y*(fff)ff", &b[0], &b[1], &b[2], &size.all_rows, &size.of_moved, &size.penalty, &by.turns,
                           &by.shrinking))
         return NULL;
     int right = check(b[0].len == b[1].len && b[0].len == b[2].len, "weights, changes and curvatures");

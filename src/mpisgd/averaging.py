@@ -11,8 +11,8 @@ from mpisgd.svm import ScaledVector
 
 # The weight of late steps against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
 LATENESS = 3
-# Each goes through all columns, and is to cost less than the rows in between: so many rows for each column, where that
-# leaves LEAST_PER_PASS.
+# Each goes through all columns and, but for the first ones, is to cost less than the rows in between: so many rows for
+# each column, where that leaves LEAST_PER_PASS.
 MOST_PER_PASS, LEAST_PER_PASS = 80, 8
 ROWS_BY_COLUMN = 0.005
 
@@ -48,7 +48,7 @@ class Average:
         """Take the weights in after `rows` processed rows, if it is time."""
         if rows < self._next_rows:
             return
-        self._next_rows = rows + min(rows, self.every_rows)
+        self._next_rows = rows + min(max(rows, 1), self.every_rows)
         self._taken += 1
         share = (1 + LATENESS) / (self._taken + LATENESS)
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)

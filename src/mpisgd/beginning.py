@@ -13,8 +13,7 @@ from mpisgd.job import Job
 from mpisgd.shard import Shard
 
 SAMPLE_ROWS = 2_000  # of each worker
-LARGEST = np.finfo(np.float32).max
-TOLD = 3  # numbers before the facts where the leader tells the server: seconds, step size, largest mean square
+LARGEST = float(np.finfo(np.float32).max)
 # The bias column is in every row, where each other column of text is in few: at their step size it would swing.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
 SLOWEST_BIAS = 0.01
@@ -22,12 +21,13 @@ SLOWEST_BIAS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What the server and every worker know alike when learning begins.
+    """What the server and every worker know alike when learning begins, but for the curvatures.
 
     job         the job, with the share of the step size that the bias learns with and, in the end, the first step size
     weights     the initial weights, float32 (column_count,)
     curvatures  how much the loss may be curved along each weight, float32 (column_count,): C E[x_j^2], on a sample of
-                the rows, C the largest curvature of the loss; of the bias that share of it
+                the rows, C the largest curvature of the loss; of the bias that share of it. The server has none where
+                the workers merge their turns themselves
     """
 
     job: Job
@@ -77,12 +77,11 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
     curvatures = np.empty(len(facts) - 3, np.float32)
     with np.errstate(over="ignore"):  # what is too large for float32 is brought down below
         np.multiply(facts[3:], curvature / rows, out=curvatures, casting="same_kind")
-    if job.config.bias:
-        bias_step = max(SLOWEST_BIAS, largest)
-        curvatures[-1:] = curvature * bias_step
-        job = dataclasses.replace(job, bias_step=bias_step)
-        if job.config.initial_model is None:
-            weights[-1] = labels / rows
+        if job.config.bias:
+            job = dataclasses.replace(job, bias_step=max(SLOWEST_BIAS, largest))
+            curvatures[-1:] = curvature * job.bias_step
+    if job.config.bias and job.config.initial_model is None:
+        weights[-1] = labels / rows
     if curvature * largest > LARGEST:
         np.minimum(curvatures, LARGEST, out=curvatures)
     return Beginning(job, weights, curvatures)

@@ -20,8 +20,8 @@ from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
 from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.waiting import (
-    LONGEST_SLEEP,
     LONGEST_SLEEP_TIMED,
+    PATIENT_SLEEP,
     YIELDS_FOR_COLLECTIVE,
     YIELDS_FOR_MESSAGE,
     Backoff,
@@ -116,7 +116,7 @@ class Channel:
 
         Without `hurry` nobody waits for this rank, which then looks only every few milliseconds.
         """
-        backoff = Backoff(0, longest_sleep=LONGEST_SLEEP_TIMED) if hurry else Backoff(0, shortest_sleep=LONGEST_SLEEP)
+        backoff = Backoff(0, longest_sleep=LONGEST_SLEEP_TIMED) if hurry else Backoff(0, shortest_sleep=PATIENT_SLEEP)
         poll(lambda: self._probe(LEADER, Tag.TOLD), None, backoff)
         return self._receive(LEADER, Tag.TOLD).view(np.float64)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import astuple, dataclass, fields
 from enum import IntEnum, unique
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,17 @@ def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:
     middle = header.rounds * header.workers
     end = middle + 2 * header.workers
     return header, numbers[:middle].reshape(-1, header.workers), numbers[middle:end].reshape(-1, 2), numbers[end:]
+
+
+class Settled(NamedTuple):
+    """What the leader tells the server as soon as it is settled where learning begins."""
+
+    seconds: float  # since all shards were in place
+    step_size: float
+    largest_mean_square: float  # of a column
+    rows: float  # these three: the first of `beginning.row_facts`
+    squared_norms: float
+    labels: float
 
 
 def pack_columns(names: NDArray[np.int32], facts: NDArray[np.float64]) -> Bytes:

@@ -25,7 +25,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
-from mpisgd.messages import pack_columns
+from mpisgd.messages import Settled, pack_columns
 from mpisgd.rounds import rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.shard import LearningShard, Shard
@@ -93,8 +93,8 @@ def _begin(
 ) -> tuple[Beginning, float]:
     """Settle with all others where learning begins; of wide rows, for the columns of these names.
 
-    The leader tells the server, and where updates go to it `by_messages` the facts of all columns, too. Returns it, and
-    when all shards were in place.
+    The leader tells the server, and where updates go to it `by_messages` and it has them not yet, the facts of all
+    columns, too. Returns it, and when all shards were in place.
     """
     facts = row_facts(shard)
     if names is None:
@@ -112,8 +112,9 @@ def _begin(
     if size is None:
         size = _step_size(channel, beginning, shard, StepSearch(job, facts, largest))
     if channel.rank == LEADER:
-        told = facts if by_messages and names is None else facts[:3]
-        channel.leader_tell(np.concatenate([[channel.now() - began, size, largest], told]))
+        channel.leader_tell(np.array(Settled(channel.now() - began, size, largest, *facts[:3])))
+        if by_messages and names is None:
+            channel.leader_tell(facts)
     return beginning.with_learning_rate(size), began
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd import turn_cost
-from mpisgd.beginning import TOLD, Beginning, largest_mean_square, settled
+from mpisgd.beginning import Beginning, largest_mean_square, settled
 from mpisgd.channel import Channel
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
@@ -25,7 +25,7 @@ from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import LEARN, NO_JOB, Job
-from mpisgd.messages import pack_rows_end, unpack_columns
+from mpisgd.messages import Settled, pack_rows_end, unpack_columns
 from mpisgd.model import Model, load_model
 from mpisgd.monitor import Monitor
 from mpisgd.preprocessing import Preprocessing
@@ -43,6 +43,7 @@ from mpisgd.run_log import RunLog, make_run_directory
 from mpisgd.scaling import agreed_scales
 from mpisgd.settings import resolve
 from mpisgd.shard import Shard
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import SharedWeights, memory_for
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
@@ -82,9 +83,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             by_messages = config.mode == "async" and memory is None
             beginning, began = _begin(channel, job, initial, by_messages=by_messages)
             if job.measures_turns:
-                turn_cost.serve(channel, beginning, memory)
-                costs = channel.server_hear_leader()
-                beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
+                beginning = _turns_measured(channel, beginning, memory)
             shared = SharedWeights(channel, beginning, memory, began) if memory is not None else None
             job, began = beginning.job, shared.began if shared is not None else began
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
@@ -103,10 +102,19 @@ def _begin(channel: Channel, job: Job, weights: Float, *, by_messages: bool) -> 
     facts = _wide_facts(channel, job, weights) if job.wide else None
     if facts is None:
         channel.server_share_weights(weights)
-    told = channel.server_hear_leader(hurry=by_messages)
-    seconds, size, largest = told[:TOLD].tolist()
-    beginning = settled(job, weights, told[TOLD:] if facts is None else facts, largest)
-    return beginning.with_learning_rate(size), channel.now() - seconds
+    heard = Settled(*channel.server_hear_leader(hurry=by_messages).tolist())
+    began = channel.now() - heard.seconds
+    if facts is None:
+        facts = channel.server_hear_leader() if by_messages else np.array(heard[-3:])
+    beginning = settled(job, weights, facts, heard.largest_mean_square)
+    return beginning.with_learning_rate(heard.step_size), began
+
+
+def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Beginning:
+    """Return the same with turns as long as what the workers measure suggests."""
+    turn_cost.serve(channel, beginning, memory)
+    costs = channel.server_hear_leader(hurry=False)
+    return beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
 
 
 def _wide_facts(channel: Channel, job: Job, weights: Float) -> NDArray[np.float64]:

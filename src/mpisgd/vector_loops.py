@@ -15,13 +15,13 @@ from mpisgd.compiled_loops import Float, _kernel
 
 
 class TurnSize(NamedTuple):
-    """How far a turn goes: along a weight with the curvature h, one of P turns min(rows, P moved) h + penalty.
+    """How far a turn goes: along a weight with the curvature h, one of P turns min(all_rows, P of_moved) h + penalty.
 
-    See `merging`.
+    See `merging`; each is a step size times rows, of the moved ones times CURVED_BY_MOVED, of the penalty times lambda.
     """
 
-    rows: float
-    moved: float
+    all_rows: float
+    of_moved: float
     penalty: float
 
 
@@ -122,7 +122,7 @@ def damping(curvatures: Float, turn_size: TurnSize, turns: int) -> Float:
     """Return (1 + a) / (1 + turns a), a as far as a turn goes along each weight: see `merging`."""
     least = np.float32(1 / turns)
     with np.errstate(over="ignore"):
-        curved = min(np.float32(turn_size.rows), np.float32(turns) * np.float32(turn_size.moved))
+        curved = min(np.float32(turn_size.all_rows), np.float32(turns) * np.float32(turn_size.of_moved))
         a = curvatures * curved + np.float32(turn_size.penalty)
         gains: Float = least + (1 - least) / (1 + np.float32(turns) * a)
     return gains

@@ -145,11 +145,12 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
     counts = [some.counts]
     for turn in range(3):
         some.local.vector += channel.rank * np.sin(np.arange(len(some.local.vector)) + turn, dtype=np.float32)
-        some.local.scale *= 0.99
-        facts = some.merge(TurnRows(channel.rank, 1), computing=0.5, step_size=0.1, stop=turn == 2)
+        some.local.scale *= 0.99**channel.rank
+        facts = some.merge(TurnRows(channel.rank, 1), computing=channel.rank / 2, step_size=0.1, stop=turn == 2)
         assert facts.stop == (turn == 2)
         assert (facts.all_rows, facts.all_moved) == (sum(channel.workers), len(channel.workers))
-        assert list(facts.computing) == [0.5] * len(channel.workers)
+        assert list(facts.computing) == [worker / 2 for worker in channel.workers]
+        np.testing.assert_allclose(facts.shrinkings, [1 - 0.99**worker for worker in channel.workers], rtol=1e-5)
         assert all(facts.round_trips) == (turn > 0)
         counts.append(some.counts)
     found = [some.local.vector.copy()]

@@ -11,7 +11,7 @@ from benchmarks.bench import MODES, Bench, mpisgd_row
 from benchmarks.report import Claim, Result
 from mpisgd.model import load_model
 
-PASSES = 600
+PASSES = 1200
 WORKERS = 2
 BEST = "LIBLINEAR (scikit-learn LinearSVC), 2,000 rounds"
 

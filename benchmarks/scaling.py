@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
 from benchmarks import ceiling, sets
 from benchmarks.bench import ALL_ROWS, MODES, TO_ACCURACY, Bench, add_accuracy, add_speed, mpisgd_row
+from benchmarks.measure import Training
 from benchmarks.report import Claim, Result
 
 LEAST_GAIN = 1.7
+RUNS_ALIKE = 3
+Run = TypeVar("Run", Training, Training | None)
 TO_OBJECTIVE = "s to objective"
 TO_FINAL = "s to final accuracy"
 ALONE, TOGETHER = "the kernel in one process", "the kernel in two processes, nothing exchanged"
@@ -28,12 +35,13 @@ def run(bench: Bench) -> Result:
         for mode in MODES:
             for workers in (1, 2):
                 row = mpisgd_row(mode, workers)
-                add_speed(result, row, bench.speed_run(mode, workers, seed), rows)
-                add_accuracy(result, row, bench.accuracy_run(mode, workers, seed))
+                add_speed(result, row, fastest(bench.speed_run, mode, workers, seed), rows)
+                add_accuracy(result, row, fastest(bench.accuracy_run, mode, workers, seed))
         add_convergence(bench, result, seed)
         add_final_accuracy(bench, result, seed)
         for row, processes in ((ALONE, 1), (TOGETHER, 2)):
-            result.figure(row, "rows/s", ceiling.rows_per_second(bench.full.path, processes))
+            of_runs = (ceiling.rows_per_second(bench.full.path, processes) for _ in range(RUNS_ALIKE))
+            result.figure(row, "rows/s", max(of_runs))
     of_cores = result.median(TOGETHER, "rows/s") / result.median(ALONE, "rows/s")
     for mode in MODES:
         one, two = mpisgd_row(mode, 1), mpisgd_row(mode, 2)
@@ -41,6 +49,7 @@ def run(bench: Bench) -> Result:
             gain = result.median(one, column) / result.median(two, column)
             result.claims.append(Claim(f"{mode}: {words}, one worker's over two's", gain, LEAST_GAIN, at_least=True))
     result.notes += [
+        f"Of {RUNS_ALIKE} runs alike the fastest counts, for each seed: what else wants the cores only makes them slower.",
         f"Two processes that exchange nothing make {of_cores:.2f} times the rows of one in a second on these cores.",
         "The time to an accuracy is that of the shortest of runs for 1/256, 1/128 ... of a pass whose model reaches it"
         " on the test rows. Here it is reached within the first turns, so half of it goes into where to begin.",
@@ -54,9 +63,15 @@ def run(bench: Bench) -> Result:
     return result
 
 
+def fastest(learn: Callable[[str, int, int], Run], mode: str, workers: int, seed: int) -> Run:
+    """Return the fastest of some runs alike."""
+    runs = [learn(mode, workers, seed) for _ in range(RUNS_ALIKE)]
+    return min(runs, key=lambda run: math.inf if run is None else run.training_seconds)
+
+
 def add_convergence(bench: Bench, result: Result, seed: int) -> None:
     """Add when each comes near the objective that one worker in lock step ends with, for a seed and its rows."""
-    runs = {(mode, workers): bench.objective_run(mode, workers, seed) for mode in MODES for workers in (1, 2)}
+    runs = {(mode, workers): fastest(bench.objective_run, mode, workers, seed) for mode in MODES for workers in (1, 2)}
     near = NEAR * min(line["objective"] for line in runs["sync", 1].metrics)
     for (mode, workers), run in runs.items():
         result.figure(mpisgd_row(mode, workers), TO_OBJECTIVE, run.seconds_to_objective(near))
@@ -64,7 +79,7 @@ def add_convergence(bench: Bench, result: Result, seed: int) -> None:
 
 def add_final_accuracy(bench: Bench, result: Result, seed: int) -> None:
     """Add when each comes near the accuracy that one worker in lock step ends with, where that takes passes."""
-    runs = {(mode, workers): bench.long_run(mode, workers, seed) for mode in MODES for workers in (1, 2)}
+    runs = {(mode, workers): fastest(bench.long_run, mode, workers, seed) for mode in MODES for workers in (1, 2)}
     near = runs["sync", 1].metrics[-1]["accuracy"] - SHORT
     for (mode, workers), run in runs.items():
         result.figure(mpisgd_row(mode, workers), TO_FINAL, run.seconds_to_accuracy(near))

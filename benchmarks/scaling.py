@@ -49,7 +49,7 @@ def run(bench: Bench) -> Result:
             gain = result.median(one, column) / result.median(two, column)
             result.claims.append(Claim(f"{mode}: {words}, one worker's over two's", gain, LEAST_GAIN, at_least=True))
     result.notes += [
-        f"Of {RUNS_ALIKE} runs alike the fastest counts, for each seed: what else wants the cores only makes them slower.",
+        f"Of {RUNS_ALIKE} runs alike the fastest counts, for each seed: what else wants the cores only slows them.",
         f"Two processes that exchange nothing make {of_cores:.2f} times the rows of one in a second on these cores.",
         "The time to an accuracy is that of the shortest of runs for 1/256, 1/128 ... of a pass whose model reaches it"
         " on the test rows. Here it is reached within the first turns, so half of it goes into where to begin.",

@@ -69,9 +69,14 @@ def fastest(learn: Callable[[str, int, int], Run], mode: str, workers: int, seed
     return min(runs, key=lambda run: math.inf if run is None else run.training_seconds)
 
 
+def fastest_of_each(learn: Callable[[str, int, int], Training], seed: int) -> dict[tuple[str, int], Training]:
+    """Return it by mode and workers."""
+    return {(mode, workers): fastest(learn, mode, workers, seed) for mode in MODES for workers in (1, 2)}
+
+
 def add_convergence(bench: Bench, result: Result, seed: int) -> None:
     """Add when each comes near the objective that one worker in lock step ends with, for a seed and its rows."""
-    runs = {(mode, workers): fastest(bench.objective_run, mode, workers, seed) for mode in MODES for workers in (1, 2)}
+    runs = fastest_of_each(bench.objective_run, seed)
     near = NEAR * min(line["objective"] for line in runs["sync", 1].metrics)
     for (mode, workers), run in runs.items():
         result.figure(mpisgd_row(mode, workers), TO_OBJECTIVE, run.seconds_to_objective(near))
@@ -79,7 +84,7 @@ def add_convergence(bench: Bench, result: Result, seed: int) -> None:
 
 def add_final_accuracy(bench: Bench, result: Result, seed: int) -> None:
     """Add when each comes near the accuracy that one worker in lock step ends with, where that takes passes."""
-    runs = {(mode, workers): fastest(bench.long_run, mode, workers, seed) for mode in MODES for workers in (1, 2)}
+    runs = fastest_of_each(bench.long_run, seed)
     near = runs["sync", 1].metrics[-1]["accuracy"] - SHORT
     for (mode, workers), run in runs.items():
         result.figure(mpisgd_row(mode, workers), TO_FINAL, run.seconds_to_accuracy(near))

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisgd.compiled_loops import Float
+from mpisgd.compiled_loops import LARGEST_FLOAT, Float
 from mpisgd.job import Job
 from mpisgd.shard import Shard
 
 SAMPLE_ROWS = 2_000  # of each worker
-LARGEST = float(np.finfo(np.float32).max)
 # The bias column is in every row, where each other column of text is in few: at their step size it would swing.
 # Bottou's svmsgd and scikit-learn slow it down by the same factor for sparse rows.
 SLOWEST_BIAS = 0.01
@@ -82,6 +81,6 @@ def settled(job: Job, weights: Float, facts: NDArray[np.float64], largest: float
             curvatures[-1:] = curvature * job.bias_step
     if job.config.bias and job.config.initial_model is None:
         weights[-1] = labels / rows
-    if curvature * largest > LARGEST:
-        np.minimum(curvatures, LARGEST, out=curvatures)
+    if curvature * largest > LARGEST_FLOAT:
+        np.minimum(curvatures, LARGEST_FLOAT, out=curvatures)
     return Beginning(job, weights, curvatures)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Index = NDArray[np.integer[Any]]
 Float = NDArray[np.float32]
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 class Rows(NamedTuple):

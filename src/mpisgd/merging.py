@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpisgd import vector_loops
-from mpisgd.compiled_loops import Float
+from mpisgd.compiled_loops import LARGEST_FLOAT, Float
 from mpisgd.job import Job
 from mpisgd.vector_loops import TurnSize
 
@@ -38,7 +38,6 @@ from mpisgd.vector_loops import TurnSize
 # does, and with m' = m after 1.70. With four times the rows that moved, as for two, eight were at an objective of 0.062
 # after three passes instead of 0.036.
 CURVED_BY_MOVED = 2
-LARGEST = float(np.finfo(np.float32).max)
 PLAINLY, AS_ONE = TurnSize(0, 0, 0), TurnSize(0, 0, math.inf)  # turns that are added up, or of which the mean is taken
 
 
@@ -54,7 +53,7 @@ def turn_size(job: Job, step_size: float, rows: float, moved: float) -> TurnSize
         return PLAINLY
     all_rows, of_moved = step_size * rows, step_size * (factor * moved)
     # no infinity: times a curvature of 0 it is to be 0
-    return TurnSize(min(all_rows, LARGEST), min(of_moved, LARGEST), all_rows * job.regularization)
+    return TurnSize(min(all_rows, LARGEST_FLOAT), min(of_moved, LARGEST_FLOAT), all_rows * job.regularization)
 
 
 class TurnFacts(NamedTuple):

@@ -93,7 +93,7 @@ class ByAllreduce:
         table = self._table(self._sum).astype(np.float64)
         facts, (sent, changed) = RoundFacts(table[:-COUNTS].T.tolist()), table[-COUNTS:].sum(axis=1).tolist()
         merged = self._merging.merge_sum(weights, self._sum[: self._columns], facts, step_size)
-        self.counts = self.counts.with_more(MergeCounts(sent, changed, *merged))
+        self.counts = self.counts.with_more((sent, changed, *merged))
         self.rows += facts.all_rows
         self._average.look(ScaledVector(weights), self.rows)
         np.add(weights, held_back, out=local.vector)
@@ -128,7 +128,8 @@ class InMemory:
         bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
         self._part = slice(*bounds[self._worker : self._worker + 2])
         self._weights[self._part], self._averages[self._part] = beginning.weights[self._part], 0
-        self._average, self._part_weights = made_for(job, self._averages[self._part]), self._weights[self._part]
+        self._average = made_for(job, self._averages[self._part])
+        self._part_weights = ScaledVector(self._weights[self._part])
         self._part_counts = NOTHING_MERGED
         self._say(self._merged, NOTHING_MERGED)
         self._round_trip = 0.0
@@ -147,7 +148,7 @@ class InMemory:
         self._part_counts = self._part_counts.with_more(merged)
         self._say(self._merged, self._part_counts)
         self.rows += facts.all_rows
-        self._average.look(ScaledVector(self._part_weights), self.rows)
+        self._average.look(self._part_weights, self.rows)
         self._memory.meet()
         self.local.scale = 1.0
         self._round_trip = self._channel.now() - began

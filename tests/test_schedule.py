@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mpisgd.config import Config
-from mpisgd.schedule import StopRule, decay, step_size
+from mpisgd.job import Job
+from mpisgd.schedule import StopRule, decay
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,9 @@ from mpisgd.schedule import StopRule, decay, step_size
     ],
 )
 def test_step_sizes(schedule: Any, decay: float, passes: float, expected: float) -> None:
-    config = Config(learning_rate_schedule=schedule, learning_rate_decay=decay)
-    assert step_size(config, 0.6, passes) == pytest.approx(expected)
+    config = Config(learning_rate_schedule=schedule, learning_rate_decay=decay, regularization=0.1)
+    steps = Job(config, 3, learning_rows=200).schedule(0.6)
+    assert steps.step_size(int(200 * passes)) == pytest.approx(expected)
 
 
 def rule(**settings: Any) -> StopRule:

@@ -59,7 +59,9 @@ def beginning(**settings: Any) -> Beginning:
 
 
 def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
-    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory), float(rank))
+    return SharedWeights(
+        cast("Channel", SimpleNamespace(rank=rank, now=lambda: float(rank))), begins, cast("SharedMemory", memory)
+    )
 
 
 def memory_of(begins: Beginning) -> Memory:
@@ -360,7 +362,7 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     memory.arrays[4] = np.zeros((records, len(Record._fields)))
     server, learner = shared(begins, memory, SERVER), learner_of(begins)
     channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
-    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys(), 0.0)
+    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys())
     worker._copy.own[hogwild_loops.Own.VERSION] = -3  # so that the first turn is stale, and damped
     patch.setattr(
         Backoff, "pause", lambda _: counted.extend(records_of(server.count()))
@@ -368,7 +370,7 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     patch.setattr(worker, "_decays_slowly", lambda _: at_once)
     calls = 0
     while memory.arrays[3][0] < TURNS:
-        worker.take_turn(learner)
+        worker.take_turn(learner, begins.job.schedule(0.5))
         calls += 1
     assert TURNS / 3 < calls < TURNS if at_once else calls == TURNS
     counted += records_of(server.count())

@@ -22,7 +22,7 @@ SLOWEST_BIAS = 0.01
 class Beginning:
     """What the server and every worker know alike when learning begins, but for the curvatures.
 
-    job         the job, with the share of the step size that the bias learns with and, in the end, the first step size
+    job         the job, with the share of the step size that the bias learns with
     weights     the initial weights, float32 (column_count,)
     curvatures  how much the loss may be curved along each weight, float32 (column_count,): C E[x_j^2], on a sample of
                 the rows, C the largest curvature of the loss; of the bias that share of it. The server has none where
@@ -32,10 +32,6 @@ class Beginning:
     job: Job
     weights: Float
     curvatures: Float
-
-    def with_learning_rate(self, learning_rate: float) -> Beginning:
-        """Return the same with the first step size."""
-        return dataclasses.replace(self, job=self.job.with_learning_rate(learning_rate))
 
     def with_turns_worth(self, rows: float) -> Beginning:
         """Return the same with turns of about so many rows."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.schedule import decay, passes_are_done, step_size
+from mpisgd.schedule import POWERS, Schedule, decay, passes_are_done
 from mpisgd.svm import LOSSES, Objective
 from mpisgd.turns import WIDE, are_by_keys, first_turn_rows, turn_rows
 
@@ -139,10 +139,15 @@ class Job:
         config = dataclasses.replace(self.config, learning_rate=learning_rate, learning_rate_decay=falls)
         return dataclasses.replace(self, config=config)
 
+    def schedule(self, learning_rate: float) -> Schedule:
+        """Return the step sizes of a run that begins with this one."""
+        falls = decay(self.config, learning_rate, self.learning_rows)
+        return Schedule(learning_rate, falls, POWERS[self.config.learning_rate_schedule], self.learning_rows)
+
     def step_size(self, rows: int) -> float:
         """Return the step size after `rows` processed rows, once the learning rate is settled."""
         assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
-        return step_size(self.config, self.config.learning_rate, self.passes(rows))
+        return self.schedule(self.config.learning_rate).step_size(rows)
 
 
 def _steps(rows: float, config: Config) -> int:

@@ -13,7 +13,7 @@ from mpisgd.hogwild_loops import Batches, Steps
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
 from mpisgd.scaling import scale
-from mpisgd.schedule import POWERS
+from mpisgd.schedule import Schedule
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import WorkerKeys
@@ -100,7 +100,6 @@ class Learner:
     def __init__(self, job: Job, shard: LearningShard, shards: ShardFeed) -> None:
         self._config = job.config
         self._objective = job.objective
-        self._learning_rows = job.learning_rows
         self._shards = shards
         self._shard = shard
         self._iterations = job.iterations
@@ -149,14 +148,11 @@ class Learner:
         batches = Batches(self._shard.labels, self._shard.squared_norms, batch_size, margins)
         return RestOfPass(self.number, self._shard.rows.arrays, batches)
 
-    def steps(self) -> Steps:
+    def steps(self, schedule: Schedule) -> Steps:
         """Return how steps are taken."""
-        of, config = self._objective, self._config
-        assert config.learning_rate is not None  # noqa: S101 - they were settled before the first turn
-        assert config.learning_rate_decay is not None  # noqa: S101
-        power = POWERS[config.learning_rate_schedule]
+        of = self._objective
         return Steps(
-            config.learning_rate, config.learning_rate_decay, power, self._learning_rows,
+            schedule.learning_rate, schedule.decay, schedule.power, schedule.learning_rows,
             of.regularization, of.loss.number, of.bias_step, of.has_bias,
         )  # fmt: skip
 

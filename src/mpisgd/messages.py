@@ -111,15 +111,11 @@ def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:
     return header, numbers[:middle].reshape(-1, header.workers), numbers[middle:end].reshape(-1, 2), numbers[end:]
 
 
-class Settled(NamedTuple):
-    """What the leader tells the server as soon as it is settled where learning begins."""
+class Begun(NamedTuple):
+    """What the leader tells the server as soon as the first step size is settled."""
 
-    seconds: float  # since all shards were in place
+    seconds: float  # since the clock of training started
     step_size: float
-    largest_mean_square: float  # of a column
-    rows: float  # these three: the first of `beginning.row_facts`
-    squared_norms: float
-    labels: float
 
 
 def pack_columns(names: NDArray[np.int32], facts: NDArray[np.float64]) -> Bytes:

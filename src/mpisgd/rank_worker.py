@@ -25,15 +25,15 @@ from mpisgd.compiled_loops import Float
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
-from mpisgd.messages import Settled, pack_columns
-from mpisgd.rounds import rounds_for, shared_memory_for
+from mpisgd.messages import Begun, pack_columns
+from mpisgd.rounds import Rounds, rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
+from mpisgd.schedule import Schedule
 from mpisgd.shard import LearningShard, Shard
-from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import memory_for
 from mpisgd.step_search import StepSearch, Trial, tried_by
 from mpisgd.updates import Keys
-from mpisgd.worker_exchange import exchange_for
+from mpisgd.worker_exchange import WorkerExchange, exchange_for
 
 
 def work(channel: Channel) -> None:
@@ -54,16 +54,20 @@ def work(channel: Channel) -> None:
         scale(first.rows, shards.scales)
         first = LearningShard.made_of(first)
     job = job.with_scaling(scaled=shards.scales is not None)
-    beginning, began = _begin(channel, job, first, shards.names, by_messages=not sync and memory is None)
+    beginning, search = _beginning(channel, job, first, shards.names, by_messages=not sync and memory is None)
     if job.measures_turns:
-        costs = _sum_told(channel, turn_cost.measured(channel, beginning, first, memory))
+        costs = _sum_told(channel, turn_cost.measured(channel, beginning, first, memory, search.best))
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
-    learner = Learner(beginning.job, first, shards)
+    learner, trial = Learner(beginning.job, first, shards), Trial(beginning, first)
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         if sync:
-            work_sync(channel, beginning, began, learner, memory)
+            rounds = rounds_for(channel, beginning, memory)
+            began, schedule = _begin(channel, beginning.job, search, trial)
+            work_sync(channel, beginning.job, learner, rounds, schedule, began)
         else:
-            work_async(channel, beginning, began, learner, memory)
+            exchange = exchange_for(channel, beginning, memory, learner.keys())
+            _, schedule = _begin(channel, beginning.job, search, trial)
+            work_async(learner, exchange, schedule)
     channel.worker_leave()
     if memory is not None:
         memory.free()
@@ -88,60 +92,59 @@ def _sum_told(channel: Channel, values: NDArray[np.float64]) -> NDArray[np.float
     return total
 
 
-def _begin(
+def _beginning(
     channel: Channel, job: Job, shard: LearningShard, names: Keys | None, *, by_messages: bool
-) -> tuple[Beginning, float]:
+) -> tuple[Beginning, StepSearch]:
     """Settle with all others where learning begins; of wide rows, for the columns of these names.
 
-    The leader tells the server, and where updates go to it `by_messages` and it has them not yet, the facts of all
-    columns, too. Returns it, and when all shards were in place.
+    The leader tells the server: where updates go to it `by_messages`, the facts of all columns.
     """
     facts = row_facts(shard)
     if names is None:
-        shared = channel.worker_share_weights(job.column_count)
+        weights = channel.worker_share_weights(job.column_count)
         facts = channel.worker_sum(facts)
-        began, largest = channel.now(), largest_mean_square(job, facts)
+        largest = largest_mean_square(job, facts)
+        if channel.rank == LEADER:
+            channel.leader_tell(np.concatenate([[largest], facts if by_messages else facts[:3]]))
     else:
         channel.worker_tell_columns(pack_columns(names, facts))
         *of_all, largest = json.loads(channel.worker_hear())
-        began = channel.now()
         facts[:3] = of_all
-        shared = channel.worker_take_weights()
-    beginning = settled(job, shared, facts, largest)
-    size = job.config.learning_rate
+        weights = channel.worker_take_weights()
+    return settled(job, weights, facts, largest), StepSearch(job, facts, largest)
+
+
+def _begin(channel: Channel, job: Job, search: StepSearch, trial: Trial) -> tuple[float, Schedule]:
+    """Start the clock of training, and settle the first step size with all others where the user left it open.
+
+    The leader tells the server. Returns when the clock started, and the step sizes.
+    """
+    began, size = channel.now(), job.config.learning_rate
     if size is None:
-        size = _step_size(channel, beginning, shard, StepSearch(job, facts, largest))
+        size = _step_size(channel, search, trial)
     if channel.rank == LEADER:
-        channel.leader_tell(np.array(Settled(channel.now() - began, size, largest, *facts[:3])))
-        if by_messages and names is None:
-            channel.leader_tell(facts)
-    return beginning.with_learning_rate(size), began
+        channel.leader_tell(np.array(Begun(channel.now() - began, size)))
+    return began, job.schedule(size)
 
 
-def _step_size(channel: Channel, beginning: Beginning, shard: LearningShard, search: StepSearch) -> float:
+def _step_size(channel: Channel, search: StepSearch, trial: Trial) -> float:
     """Return the first step size, found with all others."""
-    trial = Trial(beginning, shard)
     while search.to_try:
-        with np.errstate(all="ignore"):  # large ones may well diverge
-            tried = tried_by(channel.rank, len(search.to_try), search.rows)
-            found = trial.of(search.sizes[search.to_try], tried)
-        search.hear(channel.worker_sum(found))
+        tried = tried_by(channel.rank, len(search.to_try), search.rows)
+        search.hear(channel.worker_sum(trial.of(search.sizes[search.to_try], tried)))
     return search.best
 
 
-def work_sync(
-    channel: Channel, beginning: Beginning, began: float, learner: Learner, memory: SharedMemory | None
-) -> None:
+def work_sync(channel: Channel, job: Job, learner: Learner, rounds: Rounds, schedule: Schedule, began: float) -> None:
     """Take turns in lock step: each round starts from the same weights and ends with all turns merged into them.
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes. The
     clock of training started at `began`.
     """
-    job, rounds = beginning.job, rounds_for(channel, beginning, memory)
     leader = Leader(channel, job, rounds, began) if channel.rank == LEADER else None
     stops = False
     while not (job.is_done(rounds.rows) or stops):
-        step_size = job.step_size(rounds.rows)
+        step_size = schedule.step_size(rounds.rows)
         turn_began = channel.now()
         rows = learner.turn(rounds.local, step_size)
         computing = channel.now() - turn_began
@@ -161,10 +164,7 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(
-    channel: Channel, beginning: Beginning, began: float, learner: Learner, memory: SharedMemory | None
-) -> None:
+def work_async(learner: Learner, exchange: WorkerExchange, schedule: Schedule) -> None:
     """Take turns at this worker's own pace, and exchange them in memory that all ranks share or by messages."""
-    exchange = exchange_for(channel, beginning, memory, learner.keys(), began)
     while not exchange.stopped:
-        exchange.take_turn(learner)
+        exchange.take_turn(learner, schedule)

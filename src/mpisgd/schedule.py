@@ -11,14 +11,24 @@ SLOWEST_DECAY, FASTEST_DECAY = 0.05, 0.5  # 1/pass
 POWERS = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # of 1 + d p
 
 
-def step_size(config: Config, learning_rate: float, passes: float) -> float:
-    """Return the step size after `passes` passes of all workers together.
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The step sizes of a run, eta_0 / (1 + d p)^power after p passes of all workers together; `_turns.c` has the same.
 
-    inverse: eta_0 / (1 + d p), Robbins and Monro's conditions hold; inverse_sqrt: eta_0 / sqrt(1 + d p). `_turns.c` has
-    the same.
+    learning_rate  eta_0
+    decay          d, 1/pass
+    power          see POWERS: with 1, inverse, Robbins and Monro's conditions hold
+    learning_rows  what a pass is
     """
-    assert config.learning_rate_decay is not None  # noqa: S101 - it was settled with the learning rate
-    return learning_rate / math.pow(1.0 + config.learning_rate_decay * passes, POWERS[config.learning_rate_schedule])
+
+    learning_rate: float
+    decay: float
+    power: float
+    learning_rows: int
+
+    def step_size(self, rows: int) -> float:
+        """Return the step size after `rows` processed rows."""
+        return self.learning_rate / math.pow(1.0 + self.decay * (rows / self.learning_rows), self.power)
 
 
 def decay(config: Config, learning_rate: float, rows: int) -> float:

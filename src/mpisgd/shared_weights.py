@@ -91,8 +91,8 @@ class Copy:
 class SharedWeights:
     """One rank's access to them, all by way of the lock."""
 
-    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory, began: float) -> None:
-        """Begin with the beginning's weights; the clock of training started when the leader says. Collective."""
+    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
+        """Begin with the beginning's weights; the leader puts them in, and starts the clock of training. Collective."""
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
@@ -108,7 +108,8 @@ class SharedWeights:
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0
-            self._state[State.SCALE], self._state[State.BEGAN], self._state[AVERAGE] = 1, began, self._average.state
+            self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
+            self._state[State.BEGAN] = channel.now()
         # The server looks every now and then, so the workers begin without it.
         memory.meet(LEADER, hurry=not self._polls)
 

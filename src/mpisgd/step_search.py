@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -95,13 +96,18 @@ class Trial:
     """
 
     def __init__(self, beginning: Beginning, shard: LearningShard) -> None:
-        self._job, self._initial, self._shard = beginning.job, beginning.weights, shard
+        self._initial, self._shard = beginning.weights, shard
         rows = len(shard.rows)
         count = SAMPLES if beginning.job.workers == 1 and rows >= 2 * SAMPLES else 1
         half = max(1, min(TRIAL_ROWS, rows // (2 * count)))
         self._samples = [self._sample(2 * half * number, half) for number in range(count)]
-        initial = ScaledVector(self._initial)
-        self._before = [self._value(initial, sample) for sample in self._samples]
+        self._job = dataclasses.replace(beginning.job, learning_rows=half)
+        self._vector, self._average = np.zeros_like(self._initial), np.zeros_like(self._initial)
+
+    @cached_property
+    def _before(self) -> list[float]:
+        """The objective on each sample's rows to judge by before anything is learnt."""
+        return [self._value(ScaledVector(self._initial), sample) for sample in self._samples]
 
     def of(self, sizes: NDArray[np.float64], tried: list[int]) -> NDArray[np.float64]:
         """Return for each size, to be added up: [rows it was judged on, rows x objective before, the same after].
@@ -122,9 +128,10 @@ class Trial:
 
     def _learnt(self, size: float, sample: Sample) -> ScaledVector:
         """Return the weights after a pass with this step size: their average, if the run is measured by it."""
-        job, shard, weights = self._job, self._shard, ScaledVector(self._initial.copy())
+        job, shard, weights = self._job, self._shard, ScaledVector(self._vector)
+        self._vector[:], self._average[:] = self._initial, 0
         rows, batch_size = sample.middle - sample.start, job.config.batch_size
-        average = made_for(dataclasses.replace(job, learning_rows=rows), np.zeros_like(self._initial))
+        average = made_for(job, self._average)
         part = max(batch_size, -(-rows // PARTS))
         for start in range(sample.start, sample.middle, part):
             stop = min(start + part, sample.middle)

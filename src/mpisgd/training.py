@@ -25,7 +25,7 @@ from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import LEARN, NO_JOB, Job
-from mpisgd.messages import Settled, pack_rows_end, unpack_columns
+from mpisgd.messages import Begun, pack_rows_end, unpack_columns
 from mpisgd.model import Model, load_model
 from mpisgd.monitor import Monitor
 from mpisgd.preprocessing import Preprocessing
@@ -81,11 +81,13 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 initial /= scales
             announce_training(job, console)
             by_messages = config.mode == "async" and memory is None
-            beginning, began = _begin(channel, job, initial, by_messages=by_messages)
+            beginning = _beginning(channel, job, initial, by_messages=by_messages)
             if job.measures_turns:
                 beginning = _turns_measured(channel, beginning, memory)
-            shared = SharedWeights(channel, beginning, memory, began) if memory is not None else None
-            job, began = beginning.job, shared.began if shared is not None else began
+            shared = SharedWeights(channel, beginning, memory) if memory is not None else None
+            begun = Begun(*channel.server_hear_leader(hurry=by_messages).tolist())
+            beginning = replace(beginning, job=beginning.job.with_learning_rate(begun.step_size))
+            job, began = beginning.job, shared.began if shared is not None else channel.now() - begun.seconds
             monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
             log_training(job, dataset.name, monitor)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
@@ -93,21 +95,18 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 
-def _begin(channel: Channel, job: Job, weights: Float, *, by_messages: bool) -> tuple[Beginning, float]:
-    """Hear where learning begins, which the workers settle; return it, and when all shards were in place.
+def _beginning(channel: Channel, job: Job, weights: Float, *, by_messages: bool) -> Beginning:
+    """Hear where learning begins, which the workers settle.
 
     The curvatures this rank knows only where it merges updates itself, which come `by_messages`. Elsewhere nobody waits
     for it: it lets the workers have the cores.
     """
-    facts = _wide_facts(channel, job, weights) if job.wide else None
-    if facts is None:
-        channel.server_share_weights(weights)
-    heard = Settled(*channel.server_hear_leader(hurry=by_messages).tolist())
-    began = channel.now() - heard.seconds
-    if facts is None:
-        facts = channel.server_hear_leader() if by_messages else np.array(heard[-3:])
-    beginning = settled(job, weights, facts, heard.largest_mean_square)
-    return beginning.with_learning_rate(heard.step_size), began
+    if job.wide:
+        facts = _wide_facts(channel, job, weights)
+        return settled(job, weights, facts, largest_mean_square(job, facts))
+    channel.server_share_weights(weights)
+    largest, *_ = facts = channel.server_hear_leader(hurry=by_messages)
+    return settled(job, weights, facts[1:], float(largest))
 
 
 def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Beginning:

@@ -25,23 +25,23 @@ EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
 
 def measured(
-    channel: Channel, beginning: Beginning, shard: LearningShard, memory: SharedMemory | None
+    channel: Channel, beginning: Beginning, shard: LearningShard, memory: SharedMemory | None, step_size: float
 ) -> NDArray[np.float64]:
     """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers.
 
-    `memory` is what they share, if they do.
+    `memory` is what they share, if they do. `step_size` is any that learns.
     """
     if beginning.job.config.mode == "sync":
         exchange = _sync_seconds(channel, beginning, memory)
     else:
         exchange = _async_seconds(channel, beginning, memory)
-    return np.array([_row_seconds(channel, beginning, shard), exchange])
+    return np.array([_row_seconds(channel, beginning, shard, step_size), exchange])
 
 
 def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> None:
     """Answer what the workers measure by; `memory` is what all ranks share, if they do."""
     if memory is not None:
-        SharedWeights(channel, beginning, memory, channel.now())
+        SharedWeights(channel, beginning, memory)
     elif beginning.job.config.mode == "async":
         channel.server_echo(EXCHANGES)
 
@@ -51,14 +51,12 @@ def worth_an_exchange(sums: NDArray[np.float64]) -> float:
     return float(sums[1] / sums[0])
 
 
-def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard) -> float:
+def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard, step_size: float) -> float:
     objective, batch_size = beginning.job.objective, beginning.job.config.batch_size
     stop = min(SAMPLE_ROWS, len(shard.rows))
     weights = ScaledVector(beginning.weights.copy())
     began = channel.now()
-    objective.minibatch_steps(
-        weights, shard.rows, shard.labels, shard.squared_norms, 0, stop, batch_size, beginning.job.step_size(0)
-    )
+    objective.minibatch_steps(weights, shard.rows, shard.labels, shard.squared_norms, 0, stop, batch_size, step_size)
     return (channel.now() - began) / stop
 
 
@@ -78,7 +76,7 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     if memory is None:
         message = np.zeros(4 * places, np.uint8)
         return _median_seconds(channel, lambda: channel.worker_echo(message))
-    shared, copy = SharedWeights(channel, beginning, memory, channel.now()), Copy(beginning.weights, channel.rank)
+    shared, copy = SharedWeights(channel, beginning, memory), Copy(beginning.weights, channel.rank)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
     return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0, 0)))
 

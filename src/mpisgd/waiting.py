@@ -15,7 +15,7 @@ YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 LONGEST_SLEEP_TIMED = 3e-4  # s, where others wait for this rank
-PATIENT_SLEEP = 2e-3  # s, where nobody does: about as long as a beginning takes
+PATIENT_SLEEP = 4e-3  # s, where nobody does: twice as long as a beginning takes
 # One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4
 # A server of two workers with turns of 10 ms spent a tenth of a core on polling, and with these a thirtieth.

@@ -9,10 +9,10 @@ from typing import Protocol
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.hogwild_loops import Outcome
-from mpisgd.job import Job
 from mpisgd.learner import SMALLEST_DECAY, Learner, RestOfPass
 from mpisgd.mailbox import Mailbox, Turn
 from mpisgd.merging import turn_size
+from mpisgd.schedule import Schedule
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import Copy, SharedWeights
 from mpisgd.turn_keys import WorkerKeys
@@ -27,7 +27,7 @@ class WorkerExchange(Protocol):
 
     stopped: bool
 
-    def take_turn(self, learner: Learner) -> None:
+    def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """Take a turn, or several, and exchange what it changed."""
         ...
 
@@ -35,21 +35,19 @@ class WorkerExchange(Protocol):
 class InMemory:
     """`WorkerExchange` with weights that all ranks share: this worker merges its own turns."""
 
-    def __init__(
-        self, channel: Channel, beginning: Beginning, memory: SharedMemory, keys: WorkerKeys | None, began: float
-    ) -> None:
+    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory, keys: WorkerKeys | None) -> None:
         self._channel, self._job, self._keys = channel, beginning.job, keys
-        self._shared = SharedWeights(channel, beginning, memory, began)
         self._copy = Copy(beginning.weights, channel.rank)
+        self._shared = SharedWeights(channel, beginning, memory)
         self._bounded = beginning.job.config.max_staleness is not None
         self.stopped = False
 
-    def take_turn(self, learner: Learner) -> None:
+    def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """See `WorkerExchange`. Several turns are taken at once where they have keys and nobody is waited for."""
-        step_size = self._job.step_size(self._copy.rows)
+        step_size = schedule.step_size(self._copy.rows)
         rest = learner.rest_of_pass() if self._keys is not None and not self._bounded else None
         if rest is not None and self._decays_slowly(step_size):
-            self._take_turns(learner, rest)
+            self._take_turns(learner, rest, schedule)
         else:
             number, began = learner.number, self._channel.now()
             rows = learner.turn(self._copy.local, step_size)
@@ -57,11 +55,11 @@ class InMemory:
             self._exchange(number, step_size)
         self.stopped = self._shared.stopped
 
-    def _take_turns(self, learner: Learner, rest: RestOfPass) -> None:
+    def _take_turns(self, learner: Learner, rest: RestOfPass, schedule: Schedule) -> None:
         assert self._keys is not None  # noqa: S101 - the caller sees to it
-        reached, outcome = self._shared.take_turns(self._copy, rest, learner.steps(), self._keys.of_all)
+        reached, outcome = self._shared.take_turns(self._copy, rest, learner.steps(schedule), self._keys.of_all)
         if outcome is not Outcome.DONE:  # there is a turn that is not exchanged yet
-            self._exchange(reached, self._job.step_size(self._copy.rows))
+            self._exchange(reached, schedule.step_size(self._copy.rows))
             reached += 1
         learner.took_turns(reached - rest.number)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128
@@ -98,23 +96,22 @@ class ByMessages:
     waits for them instead.
     """
 
-    def __init__(self, channel: Channel, job: Job, mailbox: Mailbox) -> None:
-        self._channel, self._job, self._mailbox = channel, job, mailbox
+    def __init__(self, channel: Channel, mailbox: Mailbox) -> None:
+        self._channel, self._mailbox = channel, mailbox
         self.stopped = False
 
-    def take_turn(self, learner: Learner) -> None:
+    def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """See `WorkerExchange`."""
         mailbox, number, began = self._mailbox, learner.number, self._channel.now()
-        rows = learner.turn(mailbox.local, self._job.step_size(mailbox.rows), mailbox.look)
+        rows = learner.turn(mailbox.local, schedule.step_size(mailbox.rows), mailbox.look)
         mailbox.end_turn(Turn(rows, number, began, self._channel.now() - began))
         self.stopped = mailbox.stopped
 
 
 def exchange_for(
-    channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None, began: float
+    channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None
 ) -> WorkerExchange:
-    """Return a worker's end of the exchange: in this memory, if there is any; training has been timed since `began`."""
+    """Return a worker's end of the exchange: in this memory, if there is any. It has the weights to begin with."""
     if memory is not None:
-        return InMemory(channel, beginning, memory, keys, began)
-    job = beginning.job
-    return ByMessages(channel, job, Mailbox(channel, job, WorkerWeights(beginning.weights), keys))
+        return InMemory(channel, beginning, memory, keys)
+    return ByMessages(channel, Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys))

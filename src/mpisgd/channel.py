@@ -20,6 +20,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.messages import Bytes, Order, Tag
 from mpisgd.shared_memory import Shape, SharedMemory
 from mpisgd.waiting import (
+    LONGEST_SLEEP_PATIENT,
     LONGEST_SLEEP_TIMED,
     PATIENT_SLEEP,
     YIELDS_FOR_COLLECTIVE,
@@ -77,7 +78,8 @@ class Channel:
 
         Without `hurry` others have time to spare, and this rank sleeps at once between two polls.
         """
-        poll(done, meanwhile, Backoff(YIELDS_FOR_MESSAGE if hurry else 0))
+        backoff = Backoff(YIELDS_FOR_MESSAGE) if hurry else Backoff(0, longest_sleep=LONGEST_SLEEP_PATIENT)
+        poll(done, meanwhile, backoff)
 
     # --- set-up
 

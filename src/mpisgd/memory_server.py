@@ -13,7 +13,8 @@ from mpisgd.turn_statistics import Records
 class MemoryServer:
     """Counts what the workers have merged, measures, and lets them stop.
 
-    It looks every now and then, the longer after another the longer it finds nothing to do but to count.
+    It looks every now and then, the longer after another the longer it finds nothing to do; and counts when it is time
+    to measure, or when much is to be counted: it takes their cores from those who learn.
     """
 
     def __init__(self, channel: Channel, shared: SharedWeights, monitor: Monitor, crew: Crew) -> None:
@@ -30,13 +31,20 @@ class MemoryServer:
 
     def _work(self) -> bool:
         letter = self._crew.look(before_goodbye=self._count_and_tell)
-        self._count_and_tell()
+        if self._shared.much_to_count or self._monitor.is_due(self._shared.rows):
+            self._count(self._shared.count())
+        self._tell()
         sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
         return letter is not None or sent or measured
 
     def _count_and_tell(self) -> None:
         """Count what was merged; a worker may have seen that this was the last before the server does."""
         self._count(self._shared.count())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Look for a reason to stop, and tell the workers of it."""
+        self._monitor.check_limits()
         if self._monitor.stop_reason is not None:
             self._shared.stop()
             self._crew.tell(*self._channel.workers)
@@ -48,4 +56,3 @@ class MemoryServer:
 
     def _count(self, turns: Records) -> None:
         self._monitor.count_turns(turns)
-        self._monitor.check_limits()

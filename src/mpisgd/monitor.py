@@ -124,6 +124,10 @@ class Monitor:
         self._advance()
         return True
 
+    def is_due(self, rows: int) -> bool:
+        """Tell whether so many processed rows, once they are counted, are to be measured."""
+        return self._job.passes(rows) >= self._next_pass or self.is_time()
+
     def is_time(self) -> bool:
         """Tell whether `eval_interval` has passed since the last measurement at a fixed time."""
         return self.seconds >= self._next_time

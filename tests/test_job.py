@@ -21,8 +21,8 @@ def test_what_the_user_set_stays():
 
 
 def test_the_penalty_falls_with_the_rows():
-    assert planned(1_000, 2).regularization == pytest.approx(1e-4)
-    assert planned(1_000_000, 2).regularization == pytest.approx(1e-7)
+    assert planned(1_000, 2).regularization == pytest.approx(1e-5)
+    assert planned(1_000_000, 2).regularization == pytest.approx(1e-8)
 
 
 @pytest.mark.parametrize(("workers", "exchanges"), [(1, 8), (2, 8), (3, 14), (8, 44)])

@@ -59,7 +59,7 @@ class Config:
     mode: Mode = setting("sync", "lock step (sync) or Hogwild! at a distance (async)")
     loss: LossName = setting("hinge", "loss of a row; hinge makes a support vector machine")
     regularization: float | None = setting(
-        None, "lambda of the penalty lambda/2 ||w||^2; none: 0.1 / rows to learn from, LIBLINEAR's C = 10", ge=0, le=1
+        None, "lambda of the penalty lambda/2 ||w||^2; none: 0.01 / rows to learn from, LIBLINEAR's C = 100", ge=0, le=1
     )
     learning_rate: float | None = setting(
         None,

@@ -10,6 +10,7 @@ setup(
                 "src/mpisgd/_kernel.c",
                 "src/mpisgd/_vectors.c",
                 "src/mpisgd/_exchange.c",
+                "src/mpisgd/_locks.c",
                 "src/mpisgd/_hogwild.c",
                 "src/mpisgd/_turns.c",
             ],

@@ -260,7 +260,7 @@ def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
     """Return the memory as the kernel takes it."""
     vector, times, average, state, records, words, _ = memory.arrays
     own = (copy.record, copy.own, copy.local.vector, copy.base)
-    return hogwild_loops.Memory(words[0], state, records, *own, vector, times, average, CURVATURES)
+    return hogwild_loops.Memory(words[:-1], state, records, *own, vector, times, average, CURVATURES)
 
 
 SIZE = TurnSize(1.0, 1.0, 0.0)
@@ -304,9 +304,9 @@ def test_a_meeting_is_over_when_all_that_are_awaited_have_come() -> None:
 
 def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
     """Each adds to a number by reading it, and writing it a moment later."""
-    memory, turns, processes = mmap.mmap(-1, 128), 2_000, 3
-    words = np.frombuffer(memory, np.int64)
-    lock, number = words[:8], words[8:9]
+    memory, turns, processes = mmap.mmap(-1, 64 * (hogwild_loops.LOCK_LINES + 1)), 2_000, 3
+    words = np.frombuffer(memory, np.int64).reshape(-1, 8)
+    lock, number = words[:-1], words[-1]
     hogwild_loops.make_lock(lock)
 
     def add() -> None:
@@ -325,6 +325,40 @@ def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
         process.join(60)
     assert [process.exitcode for process in started] == [0] * processes
     assert number[0] == turns * processes
+
+
+def test_processes_that_exchange_at_once_lose_nothing_and_are_seen_whole() -> None:
+    """Every turn adds one to each weight: whatever is seen, it is as many for each as turns are counted."""
+    columns, turns, processes = 500, 300, 3
+    job = Job(Config(mode="async", bias=False, averaging=False, merge="sum", passes=None), columns, 100, processes)
+    begins = Beginning(job, np.zeros(columns, np.float32), np.zeros(columns, np.float32))
+    memory = memory_of(begins)
+    for number, array in enumerate(memory.arrays):
+        memory.arrays[number] = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
+    ranks = [shared(begins, memory, rank) for rank in (LEADER, SERVER, *range(2, processes + 1))]
+    server = ranks.pop(1)
+
+    def exchange(worker: SharedWeights, rank: int) -> None:
+        copy = Copy(begins.weights, rank)
+        for _ in range(turns):
+            copy.local.vector += 1
+            copy.note(rows=1, moved=1)
+            worker.exchange(copy, None, None, TurnSize(0, 0, 0))
+
+    context = multiprocessing.get_context("fork")  # so that the memory is shared
+    started = [context.Process(target=exchange, args=(worker, rank)) for rank, worker in enumerate(ranks, 1)]
+    for process in started:
+        process.start()
+    counted = looks = 0
+    while counted < turns * processes and all(process.exitcode in (None, 0) for process in started):
+        seen, weights = server.snapshot()
+        counted, looks = counted + len(seen), looks + 1
+        np.testing.assert_allclose(weights.weights(), counted, rtol=1e-4)
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * processes
+    assert counted == turns * processes
+    assert looks > 1
 
 
 def test_lengths_that_do_not_fit_are_refused() -> None:

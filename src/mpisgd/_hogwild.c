@@ -1,18 +1,14 @@
 /* Exchanges in memory that several processes share: a worker merges its own turn into the server's weights and takes in
-   what the others did, with a lock that keeps these from the weights meanwhile. And their meetings, without a lock.
+   what the others did, with locks (_locks.c) that keep these from the same weights meanwhile.
 
-   hogwild_loops.py is the only caller and says what each function does. Lists of columns are trusted to be in range.
-
-   The lock is a POSIX mutex: who waits for it sleeps until it is given up. Where processes share cores, one that has it
-   may be waiting for a core, and those that polled for it instead would keep it from that for milliseconds. */
+   hogwild_loops.py is the only caller and says what each function does. Lists of columns are trusted to be in range. */
 
 #include "_kernel.h"
-#include <pthread.h>
-#include <sched.h>
 #include <time.h>
 
 enum { BLOCK = 512 }; /* columns */
-enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
+enum { APART = 5 }; /* parts between where one worker begins and the next: of sixteen none with another */
+enum { LINE_FLOATS = LINE / sizeof(float) };
 enum { EXACT = 1 << 24 }; /* up to which a float counts how often a column changed: it counts no versions beyond, either */
 
 double seconds(void)
@@ -22,30 +18,18 @@ double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static int is_lock(const Py_buffer *buffer)
-{
-    return check(buffer->len >= (Py_ssize_t)sizeof(pthread_mutex_t) && (uintptr_t)buffer->buf % sizeof(int64_t) == 0, "a lock");
-}
-
-static void take(pthread_mutex_t *lock)
-{
-    for (int tries = 0; tries < TRIES; tries++)
-        if (pthread_mutex_trylock(lock) == 0)
-            return;
-    pthread_mutex_lock(lock);
-}
-
-/* All columns at once. What is not sent stays ahead of the base. Returns how many weights were others than before. `folded`
-   is what the worker's vectors are to be multiplied by, after its changes have been found: before, they could vanish. */
-WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, const struct update *to, float scale,
-                                                 float threshold, float folded, double *record)
+/* The columns first:stop. What is not sent stays ahead of the base. Returns how many weights were others than before.
+   `folded` is what the worker's vectors are to be multiplied by, after its changes have been found: before, they could
+   vanish. */
+WITH_WIDE_VECTORS static Py_ssize_t exchange_part(const struct memory *memory, const struct update *to, Py_ssize_t first,
+                                                  Py_ssize_t stop, float scale, float threshold, float folded,
+                                                  double *record)
 {
     const struct update by = *to; /* so that no store changes it */
     float *mine = memory->mine.buf, *base = memory->base.buf, *weights = by.vector, *times = by.times, gains = 0;
-    Py_ssize_t columns = memory->mine.len / 4;
     int32_t sent = 0, changed = 0, heard = 0;
     #pragma omp simd reduction(+ : sent, changed, heard, gains)
-    for (Py_ssize_t j = 0; j < columns; j++) {
+    for (Py_ssize_t j = first; j < stop; j++) {
         float ahead = mine[j] - base[j], all = ahead * scale, change = above(all, threshold);
         float one = change != 0; /* instead of branches */
         float gain = damped(by.curvatures[j], by.reach, by.turns);
@@ -60,7 +44,7 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_all(const struct memory *memory, co
         base[j] = weight;
         mine[j] = weight + (fabsf(all) <= threshold ? ahead : 0) * folded;
     }
-    record[SENT] = sent, record[CHANGES] = changed, record[GAINS] = gains;
+    record[SENT] += sent, record[CHANGES] += changed, record[GAINS] += gains;
     return heard;
 }
 
@@ -97,7 +81,6 @@ static Py_ssize_t exchange_some(const struct memory *memory, const struct turn *
     const struct update by = *to; /* so that no store changes it */
     float *mine = memory->mine.buf, *base = memory->base.buf;
     struct changes found;
-    record[SENT] = record[CHANGES] = record[GAINS] = 0;
     for (Py_ssize_t start = 0; start < turn->count; start += BLOCK) {
         float gains = 0;
         find_changes(mine, base, turn->columns + start, lesser(BLOCK, turn->count - start), scale, threshold, &found);
@@ -136,57 +119,120 @@ static double fold(const struct memory *memory, double scale, double smallest)
     return 1;
 }
 
-/* Lets the average take the weights in, if it is time; see averaging.Average. */
-static void take_average(const struct memory *memory, const struct rule *rule)
+/* If it is time for the average to take the weights in, counts that and returns their share, else 0; see
+   averaging.Average. */
+static double share_of_average(double *state, const struct rule *rule)
 {
-    double *state = memory->state.buf;
     if (state[ROWS] < state[NEXT_ROWS])
-        return;
+        return 0;
     state[NEXT_ROWS] = state[ROWS] + fmin(fmax(state[ROWS], 1), rule->every_rows);
     state[TAKEN] += 1;
-    blend_in(memory->average.buf, memory->vector.buf, memory->average.len / 4,
-             (1 + rule->lateness) / (state[TAKEN] + rule->lateness), state[SCALE]);
+    return (1 + rule->lateness) / (state[TAKEN] + rule->lateness);
 }
 
-/* With the lock: merges the turn and leaves its record, if there is room for it. */
-static enum outcome exchange_locked(const struct memory *memory, const struct rule *rule, const struct turn *turn)
+struct merging { /* of a turn that is counted */
+    struct update to;
+    double version, scale, share; /* the server's scale; the weights' share of the average, 0: it does not take them in */
+    float own_scale, folded;      /* the worker's scale before; what its vectors are to be multiplied by */
+};
+
+/* With the lock: counts the turn, if there is room for its record. Who is not `alone` leaves a small scale to the next. */
+static enum outcome begin(const struct memory *memory, const struct rule *rule, const struct turn *turn, int alone,
+                          struct merging *m)
 {
-    double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf, *records = memory->records.buf;
+    double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf;
     int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
     if (state[VERSION] - state[COUNTED] >= (double)room)
         return FULL;
-    double decay = own[OWN_SCALE] / own[SCALE_SENT];
-    double scale = fold(memory, state[SCALE] * decay, rule->smallest_scale);
+    double decay = own[OWN_SCALE] / own[SCALE_SENT], scale = state[SCALE] * decay;
+    m->scale = alone ? fold(memory, scale, rule->smallest_scale) : scale;
     record[STALENESS] = state[VERSION] - own[HEARD_VERSION];
-    state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
+    m->version = state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = m->scale;
     float turns = (float)(1 + rule->stale_turns * record[STALENESS]);
-    struct update to = {
+    m->to = (struct update){
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
-        .version = (float)fmin(state[VERSION], EXACT), .factor = (float)(1 / scale),
+        .version = (float)fmin(m->version, EXACT), .factor = (float)(1 / m->scale),
         .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - decay),
     };
-    float own_scale = (float)own[OWN_SCALE], folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
+    m->own_scale = (float)own[OWN_SCALE], m->folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
+    m->share = share_of_average(state, rule);
     own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
-    Py_ssize_t heard, places = turn->columns != NULL ? turn->count : memory->mine.len / 4;
-    if (turn->columns == NULL)
-        heard = exchange_all(memory, &to, own_scale, rule->threshold, folded, record);
-    else
-        heard = exchange_some(memory, turn, &to, own_scale, rule->threshold, folded, record);
+    own[HEARD_VERSION] = m->version, own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = m->scale;
+    record[SENT] = record[CHANGES] = record[GAINS] = 0;
+    return DONE;
+}
+
+/* Leaves the record of a turn that is merged, with so many places of its update, and weights heard. */
+static void leave_record(const struct memory *memory, const struct turn *turn, const struct merging *m, Py_ssize_t places,
+                         Py_ssize_t heard)
+{
+    double *record = memory->record.buf, *records = memory->records.buf;
+    int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
     record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], places);
-    own[HEARD_VERSION] = state[VERSION], own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = scale;
     record[MERGED_AT] = seconds();
-    memcpy(records + (int64_t)state[VERSION] % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
-    take_average(memory, rule);
+    memcpy(records + (int64_t)m->version % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
     record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, places) : 4.0 * (double)heard; /* for the next */
+}
+
+static void average_part(const struct memory *memory, const struct merging *m, Py_ssize_t first, Py_ssize_t stop)
+{
+    if (m->share > 0)
+        blend_in((float *)memory->average.buf + first, m->to.vector + first, stop - first, m->share, m->scale);
+}
+
+/* The turn's columns, and those wanted; with the lock to the end, as this takes little longer than to take it. */
+static enum outcome exchange_keys(const struct memory *memory, const struct rule *rule, const struct turn *turn)
+{
+    struct locks *locks = memory->lock.buf;
+    struct merging m;
+    take(&locks->all);
+    enum outcome outcome = begin(memory, rule, turn, 1, &m);
+    if (outcome == DONE) {
+        Py_ssize_t heard = exchange_some(memory, turn, &m.to, m.own_scale, rule->threshold, m.folded, memory->record.buf);
+        leave_record(memory, turn, &m, turn->count, heard);
+        average_part(memory, &m, 0, memory->average.len / 4);
+    }
+    give(&locks->all);
+    return outcome;
+}
+
+/* Where a part of the columns begins: no cache line is of two. */
+static Py_ssize_t part_begins(Py_ssize_t part, Py_ssize_t columns)
+{
+    return part == PARTS ? columns : columns * part / PARTS / LINE_FLOATS * LINE_FLOATS;
+}
+
+/* All columns, part by part, from a part on where others are not likely to be. */
+static enum outcome exchange_all(const struct memory *memory, const struct rule *rule, const struct turn *turn)
+{
+    struct locks *locks = memory->lock.buf;
+    const double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf;
+    struct merging m;
+    take(&locks->all);
+    int alone = state[SCALE] * own[OWN_SCALE] / own[SCALE_SENT] < rule->smallest_scale && await_alone(locks, -1);
+    enum outcome outcome = begin(memory, rule, turn, alone, &m);
+    if (outcome == DONE)
+        enter(locks);
+    give(&locks->all);
+    if (outcome != DONE)
+        return outcome;
+    Py_ssize_t columns = memory->mine.len / 4, heard = 0;
+    for (int64_t k = 0; k < PARTS; k++) {
+        Py_ssize_t part = ((int64_t)record[WORKER] * APART + k) % PARTS;
+        Py_ssize_t first = part_begins(part, columns), stop = part_begins(part + 1, columns);
+        take(&locks->parts[part]);
+        heard += exchange_part(memory, &m.to, first, stop, m.own_scale, rule->threshold, m.folded, memory->record.buf);
+        average_part(memory, &m, first, stop);
+        give(&locks->parts[part]);
+    }
+    leave_record(memory, turn, &m, columns, heard);
+    leave(locks);
     return DONE;
 }
 
 enum outcome exchange(const struct memory *memory, const struct rule *rule, const struct turn *turn)
 {
-    take(memory->lock.buf);
-    enum outcome outcome = exchange_locked(memory, rule, turn);
-    pthread_mutex_unlock(memory->lock.buf);
-    return outcome;
+    return turn->columns == NULL ? exchange_all(memory, rule, turn) : exchange_keys(memory, rule, turn);
 }
 
 static int fit_together(const struct memory *memory)
@@ -239,95 +285,7 @@ static PyObject *exchange_in_memory(PyObject *module, PyObject *arguments)
     return right ? PyLong_FromLong(outcome) : NULL;
 }
 
-/* Does something to a lock, the only argument. */
-static PyObject *with_lock(PyObject *arguments, void (*act)(pthread_mutex_t *))
-{
-    Py_buffer memory;
-    if (!PyArg_ParseTuple(arguments, "w*", &memory))
-        return NULL;
-    int right = is_lock(&memory);
-    if (right)
-        act(memory.buf);
-    PyBuffer_Release(&memory);
-    return right ? Py_NewRef(Py_None) : NULL;
-}
-
-static void make(pthread_mutex_t *lock)
-{
-    pthread_mutexattr_t shared;
-    pthread_mutexattr_init(&shared);
-    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
-    pthread_mutex_init(lock, &shared);
-    pthread_mutexattr_destroy(&shared);
-}
-
-static PyObject *try_lock(PyObject *module, PyObject *arguments)
-{
-    Py_buffer memory;
-    if (!PyArg_ParseTuple(arguments, "w*", &memory))
-        return NULL;
-    int right = is_lock(&memory), taken = right && pthread_mutex_trylock(memory.buf) == 0;
-    PyBuffer_Release(&memory);
-    return right ? PyBool_FromLong(taken) : NULL;
-}
-
-static void give(pthread_mutex_t *lock)
-{
-    pthread_mutex_unlock(lock);
-}
-
-/* Whether all processes from the first awaited one on have come to a meeting; their numbers lie `stride` apart. */
-static int are_here(const int64_t *meetings, Py_ssize_t first, Py_ssize_t processes, Py_ssize_t stride, int64_t meeting)
-{
-    for (Py_ssize_t other = first; other < processes; other++)
-        if (__atomic_load_n(&meetings[other * stride], __ATOMIC_ACQUIRE) < meeting)
-            return 0;
-    return 1;
-}
-
-static PyObject *meet(PyObject *module, PyObject *arguments)
-{
-    Py_buffer memory;
-    Py_ssize_t stride, mine, first;
-    long long meeting;
-    int looks;
-    if (!PyArg_ParseTuple(arguments, "w*nnLni", &memory, &stride, &mine, &meeting, &first, &looks))
-        return NULL;
-    Py_ssize_t processes = stride > 0 ? memory.len / 8 / stride : 0;
-    int right = check(0 <= mine && mine < processes && 0 <= first && first <= processes, "meetings"), here = 0;
-    if (right) {
-        int64_t *meetings = memory.buf;
-        __atomic_store_n(&meetings[mine * stride], meeting, __ATOMIC_RELEASE);
-        for (here = are_here(meetings, first, processes, stride, meeting); !here && looks > 0; looks--) {
-            sched_yield();
-            here = are_here(meetings, first, processes, stride, meeting);
-        }
-    }
-    PyBuffer_Release(&memory);
-    return right ? PyBool_FromLong(here) : NULL;
-}
-
-static PyObject *make_lock(PyObject *module, PyObject *arguments)
-{
-    return with_lock(arguments, make);
-}
-
-static PyObject *take_lock(PyObject *module, PyObject *arguments)
-{
-    return with_lock(arguments, take);
-}
-
-static PyObject *give_lock(PyObject *module, PyObject *arguments)
-{
-    return with_lock(arguments, give);
-}
-
 PyMethodDef hogwild_methods[] = { /* of the module in _kernel.c */
     {"exchange_in_memory", exchange_in_memory, METH_VARARGS, NULL},
-    {"meet", meet, METH_VARARGS, NULL},
-    {"make_lock", make_lock, METH_VARARGS, NULL},
-    {"take_lock", take_lock, METH_VARARGS, NULL},
-    {"try_lock", try_lock, METH_VARARGS, NULL},
-    {"give_lock", give_lock, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

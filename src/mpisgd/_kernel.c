@@ -239,7 +239,8 @@ static PyMethodDef methods[] = {
 static int add_other_methods(PyObject *module)
 {
     return PyModule_AddFunctions(module, vector_methods) || PyModule_AddFunctions(module, exchange_methods)
-                   || PyModule_AddFunctions(module, hogwild_methods) || PyModule_AddFunctions(module, turn_methods)
+                   || PyModule_AddFunctions(module, lock_methods) || PyModule_AddFunctions(module, hogwild_methods)
+                   || PyModule_AddFunctions(module, turn_methods)
                ? -1
                : 0;
 }

@@ -5,6 +5,7 @@
 #include <Python.h>
 #include <float.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@
 int check(int holds, const char *what); /* _kernel.c: raises ValueError unless it holds */
 extern PyMethodDef vector_methods[];    /* _vectors.c */
 extern PyMethodDef exchange_methods[];  /* _exchange.c */
+extern PyMethodDef lock_methods[];      /* _locks.c */
 extern PyMethodDef hogwild_methods[];   /* _hogwild.c */
 extern PyMethodDef turn_methods[];      /* _turns.c */
 
@@ -132,6 +134,35 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
 /* average = average + share (scale w - average), _vectors.c */
 void blend_in(float *average, const float *weights, Py_ssize_t columns, double share, double scale);
 
+/* --- locks in memory that processes share, _locks.c */
+
+enum { LINE = 64 };  /* bytes of a cache line */
+enum { PARTS = 16 }; /* of the columns */
+
+union mutex_line {
+    pthread_mutex_t mutex;
+    char line[LINE];
+};
+
+struct locks { /* each on a cache line of its own */
+    union mutex_line all;
+    union {
+        int64_t count;
+        char line[LINE];
+    } within; /* how many exchange all columns just now */
+    union mutex_line parts[PARTS];
+};
+
+int is_lock(const Py_buffer *buffer); /* raises ValueError unless it has room for one */
+void take(union mutex_line *line);
+void give(union mutex_line *line);
+/* Be counted in, with the lock `all`; and out. */
+void enter(struct locks *locks);
+void leave(struct locks *locks);
+/* With the lock `all`: waits until nobody is counted in, or for so many sleeps (below 0: as long as it takes); returns
+   whether nobody is. */
+int await_alone(struct locks *locks, int sleeps);
+
 /* --- exchanges in memory, _hogwild.c */
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
@@ -162,7 +193,7 @@ int open_memory(PyObject *tuple, struct memory *memory);
 int open_rule(PyObject *tuple, struct rule *rule);
 void release_memory(struct memory *memory);
 double seconds(void); /* by the clock of Python's time.perf_counter */
-/* Waits for the lock, and merges a turn as hogwild_loops.exchange says. */
+/* Merges a turn as hogwild_loops.exchange says. */
 enum outcome exchange(const struct memory *memory, const struct rule *rule, const struct turn *turn);
 
 #pragma GCC visibility pop

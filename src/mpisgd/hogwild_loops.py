@@ -1,7 +1,7 @@
 """Exchanges in memory that several processes share, their lock and their meetings, and short turns with exchanges.
 
-They are compiled (`_hogwild.c` and `_turns.c`, parts of the kernel); without it there is no lock, and workers exchange
-messages. All numbers but the weights are float64.
+They are compiled (`_locks.c`, `_hogwild.c` and `_turns.c`, parts of the kernel); without it there is no lock, and
+workers exchange messages. All numbers but the weights are float64.
 """
 
 from enum import IntEnum, unique
@@ -14,7 +14,8 @@ from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.vector_loops import TurnSize
 
-Lock = NDArray[np.int64]  # (8,), memory for one
+LOCK_LINES = 18
+Lock = NDArray[np.int64]  # (LOCK_LINES, 8), memory for one: as many cache lines
 Numbers = NDArray[np.float64]
 
 
@@ -128,12 +129,12 @@ def make_lock(lock: Lock) -> None:
 
 
 def take_lock(lock: Lock) -> None:
-    """Wait, asleep, until nobody has the lock, and take it. What its last owner wrote is seen then."""
+    """Wait, asleep, until nobody has the lock or exchanges, and take it. What others wrote before is seen then."""
     _kernel.take_lock(lock)
 
 
 def try_lock(lock: Lock) -> bool:
-    """Take the lock if nobody has it; tell whether it was taken."""
+    """Take the lock if nobody has it, nor exchanges for long; tell whether it was taken."""
     return bool(_kernel.try_lock(lock))
 
 
@@ -143,7 +144,7 @@ def give_lock(lock: Lock) -> None:
 
 
 def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: TurnSize) -> Outcome:
-    """Do at once, with the lock, what the two ends of an exchange do by messages (`weights`).
+    """Do at once what the two ends of an exchange do by messages (`weights`).
 
     That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`; then the average
     takes the weights in, if it is time. Unless the outcome is DONE, nothing is done.

@@ -18,7 +18,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, TurnKeys
-from mpisgd.hogwild_loops import Memory, Outcome, Own, Rule, State, Steps
+from mpisgd.hogwild_loops import LOCK_LINES, Memory, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.merging import curved_by_moved
@@ -40,7 +40,6 @@ STALE_TURNS = 1
 # Short turns are taken several in one call of the kernel, until all workers have processed such a part of a shard: what
 # Python does beside a turn takes longer than ten rows, but none is to go round its rows while others wait for its core.
 PARTS_OF_A_SHARD = 20
-LOCK, STOP, WORDS = range(3)  # each on a cache line of its own
 AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
 
@@ -97,7 +96,7 @@ class SharedWeights:
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
-        self._lock, self._stop = words[LOCK], words[STOP, :1]
+        self._lock, self._stop = words[:LOCK_LINES], words[LOCK_LINES, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
         self._average, self._average_vector = made_for(beginning.job, average), average
         every_rows = self._average.every_rows
@@ -253,7 +252,7 @@ def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
         (columns, float32),
         ((len(State),), float64),
         ((records, len(FIELDS)), float64),
-        ((WORDS, CACHE_LINE // 8), np.dtype(np.int64)),
+        ((LOCK_LINES + 1, CACHE_LINE // 8), np.dtype(np.int64)),
         ((job.workers,), np.dtype(np.int64)),
     )
     willing = job.config.shared_memory == "auto" and not job.wide and compiled_loops.is_compiled()

@@ -51,8 +51,10 @@ class Server:
             }
         )
         held_out = Shard(rows_from([[(0, 1.0)]], 1), np.ones(1, np.float32))
+        job = Job(config, 1, ROWS)
         self.monitor = Monitor(
-            Job(config, 1, ROWS),
+            job,
+            job.schedule(0.5),
             held_out,
             RunLog(self.directory),
             cast(Console, SimpleNamespace(progress=self.shown.append)),
@@ -67,7 +69,7 @@ class Server:
     def look(self) -> int:
         """Measure all that is due; return in how many steps."""
         steps = 0
-        while self.monitor.look(self.weights):
+        while self.monitor.look(self.weights, self.monitor.rows):
             steps += 1
             assert steps < 100
         return steps
@@ -113,9 +115,9 @@ def test_weights_that_have_not_changed_are_not_measured_again(start: Any) -> Non
 def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> None:
     server = start()
     for rows in (60, 30, 15, 90, 205, 1):  # 0.6, 0.9, 1.05, 1.95, 4.0, 4.01 passes
-        assert not server.monitor.at_pass_end()
+        assert not server.monitor.at_pass_end(server.monitor.rows)
         server.monitor.count_turn(record_of(rows=rows))
-        due = server.monitor.at_pass_end()
+        due = server.monitor.at_pass_end(server.monitor.rows)
         assert (server.look() > 0) == due
     assert server.logged(METRICS, "passes") == pytest.approx([1.05, 4.0])
     assert server.logged(METRICS, "occasion") == ["pass"] * 2
@@ -124,7 +126,7 @@ def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> No
 def test_a_measurement_is_of_the_moment_it_began(start: Any) -> None:
     server = start()
     server.monitor.count_turn(record_of(rows=100, changes_sent=7, changes=9, merged_at=server.time))
-    assert server.monitor.look(server.weights)
+    assert server.monitor.look(server.weights, server.monitor.rows)
     server.weight = -1.0
     server.time += 5
     server.monitor.count_turn(record_of(rows=30, changes_sent=7, changes=9, merged_at=server.time))

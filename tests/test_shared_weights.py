@@ -59,9 +59,7 @@ def beginning(**settings: Any) -> Beginning:
 
 
 def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
-    return SharedWeights(
-        cast("Channel", SimpleNamespace(rank=rank, now=lambda: float(rank))), begins, cast("SharedMemory", memory)
-    )
+    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory))
 
 
 def memory_of(begins: Beginning) -> Memory:
@@ -222,10 +220,6 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
     np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
 
 
-def test_the_clock_started_when_the_leader_says() -> None:
-    assert Both(beginning()).server.began == LEADER
-
-
 def test_the_turn_that_ends_the_last_pass_stops_all() -> None:
     both = Both(beginning(averaging=False, passes=2.0))
     both.exchange(0, 100, None, None)
@@ -327,38 +321,71 @@ def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
     assert number[0] == turns * processes
 
 
-def test_processes_that_exchange_at_once_lose_nothing_and_are_seen_whole() -> None:
-    """Every turn adds one to each weight: whatever is seen, it is as many for each as turns are counted."""
-    columns, turns, processes = 500, 300, 3
-    job = Job(Config(mode="async", bias=False, averaging=False, merge="sum", passes=None), columns, 100, processes)
-    begins = Beginning(job, np.zeros(columns, np.float32), np.zeros(columns, np.float32))
-    memory = memory_of(begins)
+def shared_by_processes(memory: Memory) -> None:
+    """Let the processes that are forked from now on share the memory."""
     for number, array in enumerate(memory.arrays):
         memory.arrays[number] = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
-    ranks = [shared(begins, memory, rank) for rank in (LEADER, SERVER, *range(2, processes + 1))]
-    server = ranks.pop(1)
+
+
+@pytest.mark.parametrize(("decay", "averaging"), [(1.0, False), (0.2, False), (0.2, True)])
+def test_processes_that_exchange_at_once_lose_nothing_and_are_seen_whole(decay: float, averaging: bool) -> None:
+    """Every turn takes w to decay w + 1: so many turns are always as much, in the weights and in every copy of them.
+
+    What is measured is that of the turns that are counted, or an average over them; with this decay a scale is folded
+    every eight turns.
+    """
+    columns, turns, processes = 20_000, 200, 3
+    config = Config(mode="async", bias=False, averaging=averaging, merge="sum", passes=None)
+    begins = Beginning(Job(config, columns, 100, processes), *np.zeros((2, columns), np.float32))
+    memory = memory_of(begins)
+    shared_by_processes(memory)
+    workers = [shared(begins, memory, rank) for rank in range(LEADER, LEADER + processes)]
+    server = shared(begins, memory, SERVER)
+
+    def after(count: int) -> float:
+        return sum(decay**turn for turn in range(count))
 
     def exchange(worker: SharedWeights, rank: int) -> None:
         copy = Copy(begins.weights, rank)
         for _ in range(turns):
-            copy.local.vector += 1
+            copy.local.scale *= decay
+            copy.local.vector += np.float32(1 / copy.local.scale)
             copy.note(rows=1, moved=1)
             worker.exchange(copy, None, None, TurnSize(0, 0, 0))
+            assert copy.local.weights().max() <= after(turns * processes) * (1 + 1e-4)
 
-    context = multiprocessing.get_context("fork")  # so that the memory is shared
-    started = [context.Process(target=exchange, args=(worker, rank)) for rank, worker in enumerate(ranks, 1)]
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=exchange, args=(worker, rank)) for rank, worker in enumerate(workers, LEADER)]
     for process in started:
         process.start()
-    counted = looks = 0
+    counted = 0
     while counted < turns * processes and all(process.exitcode in (None, 0) for process in started):
-        seen, weights = server.snapshot()
-        counted, looks = counted + len(seen), looks + 1
-        np.testing.assert_allclose(weights.weights(), counted, rtol=1e-4)
+        seen, measured = server.snapshot()
+        counted += len(seen)
+        if averaging:
+            assert measured.weights().max() <= after(counted) * (1 + 1e-4)
+        else:
+            np.testing.assert_allclose(measured.weights(), after(counted), rtol=1e-4)
     for process in started:
         process.join(60)
     assert [process.exitcode for process in started] == [0] * processes
     assert counted == turns * processes
-    assert looks > 1
+
+
+def test_the_server_waits_for_who_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = beginning(passes=None)
+    memory = memory_of(begins)
+    server = [shared(begins, memory, rank) for rank in (LEADER, SERVER)][1]
+    within = memory.arrays[5][1, :1]
+    within[0], pauses = 1, []
+
+    def leave(_: Backoff) -> None:
+        pauses.append(within.copy())
+        within[0] = 0
+
+    monkeypatch.setattr(Backoff, "pause", leave)
+    server.snapshot()
+    assert len(pauses) == 1
 
 
 def test_lengths_that_do_not_fit_are_refused() -> None:

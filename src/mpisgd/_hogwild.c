@@ -109,6 +109,13 @@ static double message_bytes(Py_ssize_t changes, Py_ssize_t places)
     return (double)(8 * changes < 4 * places ? 8 * changes : 4 * places);
 }
 
+/* The server's scale after a turn. */
+static double scale_after(const struct memory *memory)
+{
+    const double *state = memory->state.buf, *own = memory->own.buf;
+    return state[SCALE] * (own[OWN_SCALE] / own[SCALE_SENT]);
+}
+
 /* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow; returns the scale. */
 static double fold(const struct memory *memory, double scale, double smallest)
 {
@@ -132,42 +139,50 @@ static double share_of_average(double *state, const struct rule *rule)
 
 struct merging { /* of a turn that is counted */
     struct update to;
-    double version, scale, share; /* the server's scale; the weights' share of the average, 0: it does not take them in */
-    float own_scale, folded;      /* the worker's scale before; what its vectors are to be multiplied by */
+    double version, share;   /* the weights' share of the average, 0: it does not take them in */
+    float own_scale, folded; /* the worker's scale before; what its vectors are to be multiplied by */
 };
 
-/* With the lock: counts the turn, if there is room for its record. Who is not `alone` leaves a small scale to the next. */
-static enum outcome begin(const struct memory *memory, const struct rule *rule, const struct turn *turn, int alone,
-                          struct merging *m)
+/* With the lock, and alone if the scale is to be folded: counts the turn, if there is room for its record. */
+static enum outcome begin(const struct memory *memory, const struct rule *rule, const struct turn *turn, struct merging *m)
 {
     double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf;
     int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
     if (state[VERSION] - state[COUNTED] >= (double)room)
         return FULL;
-    double decay = own[OWN_SCALE] / own[SCALE_SENT], scale = state[SCALE] * decay;
-    m->scale = alone ? fold(memory, scale, rule->smallest_scale) : scale;
+    double scale = fold(memory, scale_after(memory), rule->smallest_scale);
     record[STALENESS] = state[VERSION] - own[HEARD_VERSION];
-    m->version = state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = m->scale;
+    m->version = state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
     float turns = (float)(1 + rule->stale_turns * record[STALENESS]);
     m->to = (struct update){
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
-        .version = (float)fmin(m->version, EXACT), .factor = (float)(1 / m->scale),
-        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - decay),
+        .version = (float)fmin(m->version, EXACT), .factor = (float)(1 / scale),
+        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - own[OWN_SCALE] / own[SCALE_SENT]),
     };
     m->own_scale = (float)own[OWN_SCALE], m->folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
     m->share = share_of_average(state, rule);
     own[OWN_LOG_FOLDED] = state[LOG_FOLDED];
-    own[HEARD_VERSION] = m->version, own[HEARD_ROWS] = state[ROWS], own[OWN_SCALE] = own[SCALE_SENT] = m->scale;
+    own[HEARD_VERSION] = m->version, own[HEARD_ROWS] = state[ROWS];
     record[SENT] = record[CHANGES] = record[GAINS] = 0;
     return DONE;
+}
+
+/* The server's scale just now: who is counted later makes it smaller before it merges anything. So it is read after the
+   weights that it belongs to. */
+static double scale_now(const struct memory *memory)
+{
+    double scale;
+    __atomic_load((double *)memory->state.buf + SCALE, &scale, __ATOMIC_ACQUIRE);
+    return scale;
 }
 
 /* Leaves the record of a turn that is merged, with so many places of its update, and weights heard. */
 static void leave_record(const struct memory *memory, const struct turn *turn, const struct merging *m, Py_ssize_t places,
                          Py_ssize_t heard)
 {
-    double *record = memory->record.buf, *records = memory->records.buf;
+    double *own = memory->own.buf, *record = memory->record.buf, *records = memory->records.buf;
     int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
+    own[OWN_SCALE] = own[SCALE_SENT] = scale_now(memory);
     record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], places);
     record[MERGED_AT] = seconds();
     memcpy(records + (int64_t)m->version % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
@@ -177,16 +192,18 @@ static void leave_record(const struct memory *memory, const struct turn *turn, c
 static void average_part(const struct memory *memory, const struct merging *m, Py_ssize_t first, Py_ssize_t stop)
 {
     if (m->share > 0)
-        blend_in((float *)memory->average.buf + first, m->to.vector + first, stop - first, m->share, m->scale);
+        blend_in((float *)memory->average.buf + first, m->to.vector + first, stop - first, m->share, scale_now(memory));
 }
 
-/* The turn's columns, and those wanted; with the lock to the end, as this takes little longer than to take it. */
+/* The turn's columns, and those wanted; with the lock to the end, as this takes little longer than to take it. In a run
+   where others exchange all columns it waits for them. */
 static enum outcome exchange_keys(const struct memory *memory, const struct rule *rule, const struct turn *turn)
 {
     struct locks *locks = memory->lock.buf;
     struct merging m;
     take(&locks->all);
-    enum outcome outcome = begin(memory, rule, turn, 1, &m);
+    await_alone(locks);
+    enum outcome outcome = begin(memory, rule, turn, &m);
     if (outcome == DONE) {
         Py_ssize_t heard = exchange_some(memory, turn, &m.to, m.own_scale, rule->threshold, m.folded, memory->record.buf);
         leave_record(memory, turn, &m, turn->count, heard);
@@ -202,23 +219,25 @@ static Py_ssize_t part_begins(Py_ssize_t part, Py_ssize_t columns)
     return part == PARTS ? columns : columns * part / PARTS / LINE_FLOATS * LINE_FLOATS;
 }
 
-/* All columns, part by part, from a part on where others are not likely to be. */
+/* All columns, part by part, from a part on where others are not likely to be. A turn that was counted before may be merged
+   into a part after this one: it is heard of with the next. */
 static enum outcome exchange_all(const struct memory *memory, const struct rule *rule, const struct turn *turn)
 {
     struct locks *locks = memory->lock.buf;
-    const double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf;
     struct merging m;
     take(&locks->all);
-    int alone = state[SCALE] * own[OWN_SCALE] / own[SCALE_SENT] < rule->smallest_scale && await_alone(locks, -1);
-    enum outcome outcome = begin(memory, rule, turn, alone, &m);
+    if (scale_after(memory) < rule->smallest_scale)
+        await_alone(locks);
+    enum outcome outcome = begin(memory, rule, turn, &m);
     if (outcome == DONE)
         enter(locks);
     give(&locks->all);
     if (outcome != DONE)
         return outcome;
     Py_ssize_t columns = memory->mine.len / 4, heard = 0;
+    int64_t worker = (int64_t)((double *)memory->record.buf)[WORKER];
     for (int64_t k = 0; k < PARTS; k++) {
-        Py_ssize_t part = ((int64_t)record[WORKER] * APART + k) % PARTS;
+        Py_ssize_t part = (worker * APART + k) % PARTS;
         Py_ssize_t first = part_begins(part, columns), stop = part_begins(part + 1, columns);
         take(&locks->parts[part]);
         heard += exchange_part(memory, &m.to, first, stop, m.own_scale, rule->threshold, m.folded, memory->record.buf);

@@ -159,14 +159,13 @@ void give(union mutex_line *line);
 /* Be counted in, with the lock `all`; and out. */
 void enter(struct locks *locks);
 void leave(struct locks *locks);
-/* With the lock `all`: waits until nobody is counted in, or for so many sleeps (below 0: as long as it takes); returns
-   whether nobody is. */
-int await_alone(struct locks *locks, int sleeps);
+/* With the lock `all`, so that nobody comes in: waits until nobody is counted in. */
+void await_alone(const struct locks *locks);
 
 /* --- exchanges in memory, _hogwild.c */
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
-enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, BEGAN, STATE_LENGTH };
+enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
 enum { WORKER, TURN_ROWS, MOVED, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
        MERGED_AT, RECORD_LENGTH };
 enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };

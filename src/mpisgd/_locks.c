@@ -14,9 +14,8 @@
 #include <time.h>
 
 enum { TRIES = 64 }; /* for a lock that may be free in a moment, before sleeping */
-enum { LOOKS = 64 };  /* for those who are counted in, letting others have the core, before sleeping */
-enum { SLEEP = 20 };  /* us, about half of an exchange of text's columns */
-enum { SLEEPS = 100 }; /* of who would rather hear signals than wait for long */
+enum { LOOKS = 64 }; /* for those who are counted in, letting others have the core, before sleeping */
+enum { SLEEP = 20 }; /* us, about half of an exchange of text's columns */
 
 int is_lock(const Py_buffer *buffer)
 {
@@ -46,19 +45,19 @@ void leave(struct locks *locks)
     __atomic_fetch_sub(&locks->within.count, 1, __ATOMIC_ACQ_REL);
 }
 
-int await_alone(struct locks *locks, int sleeps)
+static int are_none_within(const struct locks *locks)
+{
+    return __atomic_load_n(&locks->within.count, __ATOMIC_ACQUIRE) == 0;
+}
+
+void await_alone(const struct locks *locks)
 {
     const struct timespec sleep = {0, SLEEP * 1000};
-    for (int looks = 0; __atomic_load_n(&locks->within.count, __ATOMIC_ACQUIRE) > 0; looks++) {
-        if (looks < LOOKS) {
+    for (int looks = 0; !are_none_within(locks); looks++)
+        if (looks < LOOKS)
             sched_yield();
-            continue;
-        }
-        if (sleeps >= 0 && looks - LOOKS >= sleeps)
-            return 0;
-        nanosleep(&sleep, NULL);
-    }
-    return 1;
+        else
+            nanosleep(&sleep, NULL);
 }
 
 static void make(union mutex_line *line)
@@ -82,17 +81,18 @@ static int make_all(struct locks *locks)
 static int take_alone(struct locks *locks)
 {
     take(&locks->all);
-    return await_alone(locks, -1);
+    await_alone(locks);
+    return 1;
 }
 
-static int try_alone(struct locks *locks)
+static int try_all(struct locks *locks)
 {
-    if (pthread_mutex_trylock(&locks->all.mutex) != 0)
-        return 0;
-    int alone = await_alone(locks, SLEEPS);
-    if (!alone)
-        give(&locks->all);
-    return alone;
+    return pthread_mutex_trylock(&locks->all.mutex) == 0;
+}
+
+static int is_empty(struct locks *locks)
+{
+    return are_none_within(locks);
 }
 
 static int give_all(struct locks *locks)
@@ -124,7 +124,12 @@ static PyObject *take_lock(PyObject *module, PyObject *arguments)
 
 static PyObject *try_lock(PyObject *module, PyObject *arguments)
 {
-    return with_lock(arguments, try_alone);
+    return with_lock(arguments, try_all);
+}
+
+static PyObject *is_alone(PyObject *module, PyObject *arguments)
+{
+    return with_lock(arguments, is_empty);
 }
 
 static PyObject *give_lock(PyObject *module, PyObject *arguments)
@@ -168,6 +173,7 @@ PyMethodDef lock_methods[] = { /* of the module in _kernel.c */
     {"make_lock", make_lock, METH_VARARGS, NULL},
     {"take_lock", take_lock, METH_VARARGS, NULL},
     {"try_lock", try_lock, METH_VARARGS, NULL},
+    {"is_alone", is_alone, METH_VARARGS, NULL},
     {"give_lock", give_lock, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

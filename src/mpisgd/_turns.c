@@ -73,7 +73,7 @@ static struct turn_size size_of(const struct learning *by, const double *record,
     return (struct turn_size){(float)fmin(rows, FLT_MAX), (float)fmin(moved, FLT_MAX), (float)(rows * by->regularization)};
 }
 
-/* As schedule.step_size. */
+/* As schedule.Schedule.step_size. */
 static double step_size(const struct pass *pass, double rows)
 {
     return pass->learning_rate / pow(1 + pass->decay * (rows / pass->learning_rows), pass->power);

@@ -1,4 +1,4 @@
-"""Exchanges in memory that several processes share, their lock and their meetings, and short turns with exchanges.
+"""Exchanges in memory that several processes share, their locks and their meetings, and short turns with exchanges.
 
 They are compiled (`_locks.c`, `_hogwild.c` and `_turns.c`, parts of the kernel); without it there is no lock, and
 workers exchange messages. All numbers but the weights are float64.
@@ -14,7 +14,7 @@ from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.vector_loops import TurnSize
 
-LOCK_LINES = 18
+LOCK_LINES = 18  # two, and one for each part of the columns: `struct locks`
 Lock = NDArray[np.int64]  # (LOCK_LINES, 8), memory for one: as many cache lines
 Numbers = NDArray[np.float64]
 
@@ -30,7 +30,6 @@ class State(IntEnum):
     NEXT_ROWS = 4  # after which the average takes the weights in
     TAKEN = 5  # how many it has taken in
     COUNTED = 6  # the last version that the server has counted
-    BEGAN = 7  # s, when the clock of training started
 
 
 @unique
@@ -134,8 +133,13 @@ def take_lock(lock: Lock) -> None:
 
 
 def try_lock(lock: Lock) -> bool:
-    """Take the lock if nobody has it, nor exchanges for long; tell whether it was taken."""
+    """Take the lock if nobody has it, with others still exchanging or not; tell whether it was taken."""
     return bool(_kernel.try_lock(lock))
+
+
+def is_alone(lock: Lock) -> bool:
+    """Tell whether nobody exchanges; who has the lock is alone from then on."""
+    return bool(_kernel.is_alone(lock))
 
 
 def give_lock(lock: Lock) -> None:

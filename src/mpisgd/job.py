@@ -136,7 +136,7 @@ class Job:
 
     def with_learning_rate(self, learning_rate: float) -> Job:
         """Return the job with its first step size settled, and how it falls."""
-        falls = decay(self.config, learning_rate, self.learning_rows)
+        falls = self.schedule(learning_rate).decay
         config = dataclasses.replace(self.config, learning_rate=learning_rate, learning_rate_decay=falls)
         return dataclasses.replace(self, config=config)
 
@@ -144,11 +144,6 @@ class Job:
         """Return the step sizes of a run that begins with this one."""
         falls = decay(self.config, learning_rate, self.learning_rows)
         return Schedule(learning_rate, falls, POWERS[self.config.learning_rate_schedule], self.learning_rows)
-
-    def step_size(self, rows: int) -> float:
-        """Return the step size after `rows` processed rows, once the learning rate is settled."""
-        assert self.config.learning_rate is not None  # noqa: S101 - with_learning_rate came first
-        return self.schedule(self.config.learning_rate).step_size(rows)
 
 
 def _steps(rows: float, config: Config) -> int:

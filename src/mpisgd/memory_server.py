@@ -13,8 +13,8 @@ from mpisgd.turn_statistics import Records
 class MemoryServer:
     """Counts what the workers have merged, measures, and lets them stop.
 
-    It looks every now and then, the longer after another the longer it finds nothing to do; and counts when it is time
-    to measure, or when much is to be counted: it takes their cores from those who learn.
+    It looks every now and then, the longer after another the longer it finds nothing to do; and counts when it
+    measures, or when there is much to count: counting takes a core from those who learn.
     """
 
     def __init__(self, channel: Channel, shared: SharedWeights, monitor: Monitor, crew: Crew) -> None:
@@ -31,10 +31,10 @@ class MemoryServer:
 
     def _work(self) -> bool:
         letter = self._crew.look(before_goodbye=self._count_and_tell)
-        if self._shared.much_to_count or self._monitor.is_due(self._shared.rows):
+        if self._shared.much_to_count:
             self._count(self._shared.count())
         self._tell()
-        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot, self._shared.rows)
         return letter is not None or sent or measured
 
     def _count_and_tell(self) -> None:

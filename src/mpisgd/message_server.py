@@ -71,7 +71,7 @@ class MessageServer:
         self._letters += letter is not None
         if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
             return True
-        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot)
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot, self._monitor.rows)
         return sent or measured or answered or letter is not None
 
     def _merge(self, worker: int, update: Bytes) -> None:
@@ -79,7 +79,7 @@ class MessageServer:
         header, content, own, wanted = unpack_update(update)
         columns = keys.hear(header.turn, own)
         staleness = weights.version - header.version
-        size = turn_size(self._job, self._job.step_size(monitor.rows), header.rows, header.moved)
+        size = turn_size(self._job, monitor.step_size, header.rows, header.moved)
         changes_sent, gains = weights.add(columns, content, header.decay, staleness, size)
         self._clocks.tick(worker)
         began = self._replied[worker]

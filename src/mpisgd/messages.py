@@ -114,7 +114,8 @@ def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:
 class Begun(NamedTuple):
     """What the leader tells the server as soon as the first step size is settled."""
 
-    seconds: float  # since the clock of training started
+    at: float  # s, when the clock of training started, by the leader's clock, which is that of all ranks on its node
+    seconds: float  # since then
     step_size: float
 
 

@@ -14,7 +14,7 @@ from mpisgd.interrupt import Interrupt
 from mpisgd.job import Job
 from mpisgd.messages import ReportHeader
 from mpisgd.run_log import RunLog
-from mpisgd.schedule import StopRule
+from mpisgd.schedule import Schedule, StopRule
 from mpisgd.shard import Shard
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import FIELDS, Record, Records, TurnStatistics
@@ -32,6 +32,7 @@ class Monitor:
     def __init__(
         self,
         job: Job,
+        schedule: Schedule,
         held_out: Shard,
         log: RunLog,
         console: Console,
@@ -42,7 +43,7 @@ class Monitor:
     ) -> None:
         self._job, self._held_out, self._log, self._console = job, held_out, log, console
         self._interrupt, self._now = interrupt, now
-        self._rule = StopRule(job.config)
+        self._rule, self._schedule = StopRule(job.config), schedule
         self._began = began
         self._merged_at: float | None = None  # s, the last turn
         self._next_time = job.config.eval_interval
@@ -67,6 +68,11 @@ class Monitor:
         return self._now() - self._began
 
     @property
+    def step_size(self) -> float:
+        """The step size of those who begin a turn now."""
+        return self._schedule.step_size(self.rows)
+
+    @property
     def passes(self) -> float:
         """Passes over the learning rows so far."""
         return self._job.passes(self.rows)
@@ -78,13 +84,13 @@ class Monitor:
         self._merged_at = turn.merged_at
 
     def count_turns(self, turns: Records) -> None:
-        """Count turns that have been merged in this order."""
+        """Count turns in the order in which they were counted where they are merged."""
         if len(turns) == 0:
             return
         sums = Record(*turns.sum(axis=0).tolist())
         self._add(len(turns), *map(int, (sums.rows, sums.changes_sent, sums.changes, sums.bytes_up, sums.bytes_down)))
         self.turns.count_all(turns)
-        self._merged_at = float(turns[-1, FIELDS["merged_at"]])
+        self._merged_at = float(turns[:, FIELDS["merged_at"]].max())
 
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
         """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
@@ -111,30 +117,26 @@ class Monitor:
             self._shut_down(reason)
         return reason is not None
 
-    def look(self, weights: Callable[[], ScaledVector]) -> bool:
-        """Do a little measuring if some is due; tell whether there was any to do.
+    def look(self, weights: Callable[[], ScaledVector], rows: int) -> bool:
+        """Do a little measuring if some is due after so many processed rows; tell whether there was any to do.
 
-        `weights` returns a copy of the current weights.
+        `weights` returns a copy of the current weights, and counts what is in them if that is not done yet.
         """
         if self._pending is None:
-            at_time = self.is_time() and self.rows > self.last.get("rows", -1)
-            if not (self.at_pass_end() or at_time) or self.stop_reason is not None:
+            at_time = self.is_time() and rows > self.last.get("rows", -1)
+            if not (self.at_pass_end(rows) or at_time) or self.stop_reason is not None:
                 return False
             self._begin(weights(), "time" if at_time else "pass")
         self._advance()
         return True
 
-    def is_due(self, rows: int) -> bool:
-        """Tell whether so many processed rows, once they are counted, are to be measured."""
-        return self._job.passes(rows) >= self._next_pass or self.is_time()
-
     def is_time(self) -> bool:
         """Tell whether `eval_interval` has passed since the last measurement at a fixed time."""
         return self.seconds >= self._next_time
 
-    def at_pass_end(self) -> bool:
-        """Tell whether a pass has been completed that is not measured yet."""
-        return self.passes >= self._next_pass
+    def at_pass_end(self, rows: int) -> bool:
+        """Tell whether so many processed rows complete a pass that is not measured yet."""
+        return self._job.passes(rows) >= self._next_pass
 
     def measure_now(self, weights: ScaledVector, occasion: str) -> None:
         """Measure at once: where the run must not depend on how long measuring takes, and at the end."""
@@ -147,7 +149,7 @@ class Monitor:
     def _begin(self, weights: ScaledVector, occasion: str) -> None:
         config = self._job.config
         seconds = self.seconds if self._merged_at is None else self._merged_at - self._began
-        self._measured_weights, self._at_pass_end = weights, self.at_pass_end()
+        self._measured_weights, self._at_pass_end = weights, self.at_pass_end(self.rows)
         self._next_pass = int(self.passes) + 1
         if occasion == "time":
             self._next_time = (self.seconds // config.eval_interval + 1) * config.eval_interval
@@ -165,7 +167,7 @@ class Monitor:
             "bytes_down": self.bytes_down,
             "bytes_up_per_update": self.bytes_up / max(1, self.updates),
             "bytes_down_per_update": self.bytes_down / max(1, self.updates),
-            "step_size": self._job.step_size(self.rows),
+            "step_size": self.step_size,
             **self.turns.summary(),
         }
         self._pending = measure_in_steps(weights, self._held_out, self._job.objective)

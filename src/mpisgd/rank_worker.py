@@ -58,7 +58,8 @@ def work(channel: Channel) -> None:
     if job.measures_turns:
         costs = _sum_told(channel, turn_cost.measured(channel, beginning, first, memory, search.best))
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
-    learner, trial = Learner(beginning.job, first, shards), Trial(beginning, first)
+    learner = Learner(beginning.job, first, shards)
+    trial = Trial(beginning, first) if job.config.learning_rate is None else None
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         if sync:
             rounds = rounds_for(channel, beginning, memory)
@@ -114,16 +115,16 @@ def _beginning(
     return settled(job, weights, facts, largest), StepSearch(job, facts, largest)
 
 
-def _begin(channel: Channel, job: Job, search: StepSearch, trial: Trial) -> tuple[float, Schedule]:
-    """Start the clock of training, and settle the first step size with all others where the user left it open.
+def _begin(channel: Channel, job: Job, search: StepSearch, trial: Trial | None) -> tuple[float, Schedule]:
+    """Start the clock of training, and settle the first step size with all others where there is a trial of it.
 
     The leader tells the server. Returns when the clock started, and the step sizes.
     """
-    began, size = channel.now(), job.config.learning_rate
-    if size is None:
-        size = _step_size(channel, search, trial)
+    began = channel.now()
+    size = job.config.learning_rate if trial is None else _step_size(channel, search, trial)
+    assert size is not None  # noqa: S101 - without a trial it is the user's
     if channel.rank == LEADER:
-        channel.leader_tell(np.array(Begun(channel.now() - began, size)))
+        channel.leader_tell(np.array(Begun(began, channel.now() - began, size)))
     return began, job.schedule(size)
 
 

@@ -1,7 +1,7 @@
 """The server's weights in memory that all ranks share: each worker merges its own turns, the server only looks.
 
-Whoever has the lock is the server for a moment. What is to be counted of a turn its worker leaves as a record, for the
-server to count when it next looks.
+Who merges a turn is the server for a moment: of the weights where it has their lock (see `_locks.c`). What is to be
+counted of a turn its worker leaves as a record, for the server to count when it next looks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
 from mpisgd.weights import SMALLEST_SCALE
 
 T = TypeVar("T")
-# Of turns that the server has not counted yet; it looks every few milliseconds, and who finds no room waits.
+# Of turns that the server has not counted yet; it looks every 16 ms at least, and who finds no room waits.
 RECORDS, RECORDS_BY_WORKER = 4_096, 16
 MUCH = 1 / 8  # of the room for records
 # As how many turns of a round an update counts that came in between. By messages it is two; here a turn begins with all
-# that is merged, and one takes fewer passes: two workers on 35 times RCV1's rows 4.1 instead of 5.1, 32 and 128 on RCV1
-# 10.9 and 9.5 instead of 16.3 and 12.9.
+# that is merged, but for what others merge just then, and one takes fewer passes: two workers on 35 times RCV1's rows
+# 4.1 instead of 5.1, 32 and 128 on RCV1 10.9 and 9.5 instead of 16.3 and 12.9.
 STALE_TURNS = 1
 # Short turns are taken several in one call of the kernel, until all workers have processed such a part of a shard: what
 # Python does beside a turn takes longer than ten rows, but none is to go round its rows while others wait for its core.
@@ -89,10 +89,10 @@ class Copy:
 
 
 class SharedWeights:
-    """One rank's access to them, all by way of the lock."""
+    """One rank's access to them, all by way of the locks."""
 
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
-        """Begin with the beginning's weights; the leader puts them in, and starts the clock of training. Collective."""
+        """Begin with the beginning's weights, which the leader puts in. Collective."""
         self._job, self._memory = beginning.job, memory
         self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
@@ -109,7 +109,6 @@ class SharedWeights:
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0
             self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
-            self._state[State.BEGAN] = channel.now()
         # The server looks every now and then, so the workers begin without it.
         memory.meet(LEADER, hurry=not self._polls)
 
@@ -128,7 +127,7 @@ class SharedWeights:
             return hogwild_loops.exchange(memory, self._rule, columns, wanted, size) is Outcome.DONE
 
         if not is_done():
-            poll(is_done, None, Backoff(0))  # the server looks every few milliseconds
+            poll(is_done, None, Backoff(0))  # the server looks every 16 ms at least
         self._turns[copy.worker - 1] += 1
         copy.local.scale = float(copy.own[Own.SCALE])
         self._after_exchange(copy)
@@ -179,11 +178,6 @@ class SharedWeights:
     # --- the server
 
     @property
-    def began(self) -> float:
-        """When the clock of training started, by the clock of all ranks of this node."""
-        return float(self._state[State.BEGAN])
-
-    @property
     def rows(self) -> int:
         """The rows processed in all turns merged."""
         return int(self._state[State.ROWS])
@@ -229,6 +223,7 @@ class SharedWeights:
     def _with_lock(self, do: Callable[[], T]) -> T:
         if self._polls:
             poll(lambda: hogwild_loops.try_lock(self._lock), None, Backoff(YIELDS_FOR_MESSAGE))
+            poll(lambda: hogwild_loops.is_alone(self._lock), None, Backoff(YIELDS_FOR_MESSAGE))
         else:
             hogwild_loops.take_lock(self._lock)
         try:

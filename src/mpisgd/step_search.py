@@ -106,7 +106,7 @@ class Trial:
 
     @cached_property
     def _before(self) -> list[float]:
-        """The objective on each sample's rows to judge by before anything is learnt."""
+        """The objective on each sample's rows to judge by before anything is learnt; a part of the trial, and timed."""
         return [self._value(ScaledVector(self._initial), sample) for sample in self._samples]
 
     def of(self, sizes: NDArray[np.float64], tried: list[int]) -> NDArray[np.float64]:

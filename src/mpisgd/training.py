@@ -86,9 +86,9 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 beginning = _turns_measured(channel, beginning, memory)
             shared = SharedWeights(channel, beginning, memory) if memory is not None else None
             begun = Begun(*channel.server_hear_leader(hurry=by_messages).tolist())
-            beginning = replace(beginning, job=beginning.job.with_learning_rate(begun.step_size))
-            job, began = beginning.job, shared.began if shared is not None else channel.now() - begun.seconds
-            monitor = Monitor(job, held_out.measured, log, console, interrupt, channel.now, began=began)
+            job, schedule = beginning.job.with_learning_rate(begun.step_size), beginning.job.schedule(begun.step_size)
+            began = begun.at if memory is not None else channel.now() - begun.seconds
+            monitor = Monitor(job, schedule, held_out.measured, log, console, interrupt, channel.now, began=began)
             log_training(job, dataset.name, monitor)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
                 weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), shared)
@@ -105,8 +105,8 @@ def _beginning(channel: Channel, job: Job, weights: Float, *, by_messages: bool)
         facts = _wide_facts(channel, job, weights)
         return settled(job, weights, facts, largest_mean_square(job, facts))
     channel.server_share_weights(weights)
-    largest, *_ = facts = channel.server_hear_leader(hurry=by_messages)
-    return settled(job, weights, facts[1:], float(largest))
+    told = channel.server_hear_leader(hurry=by_messages)
+    return settled(job, weights, told[1:], float(told[0]))
 
 
 def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Beginning:

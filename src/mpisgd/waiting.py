@@ -15,7 +15,7 @@ YIELDS_FOR_COLLECTIVE = 20_000
 YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 LONGEST_SLEEP_TIMED = 3e-4  # s, where others wait for this rank
-LONGEST_SLEEP_PATIENT = 1.6e-2  # s, where nobody does, and each look takes a worker's core for 50 us
+LONGEST_SLEEP_PATIENT = 1.6e-2  # s, where nobody does for long, and a look takes a core for 50 us
 PATIENT_SLEEP = 4e-3  # s, where nobody does: twice as long as a beginning takes
 # One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4

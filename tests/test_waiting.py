@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisgd import waiting
-from mpisgd.waiting import LONG, LONGEST_SLEEP, PART, SHORTEST_SLEEP, SLEEPS_OF_A_LENGTH, Backoff, poll
+from mpisgd.waiting import (
+    LONG,
+    LONGEST_OF_ALL,
+    LONGEST_SLEEP,
+    PART,
+    PART_OF_LONG,
+    SHORTEST_SLEEP,
+    SLEEPS_OF_A_LENGTH,
+    Backoff,
+    poll,
+)
 from strategies import examples
 
 YIELD = 1e-6  # s that others take of the core
@@ -70,6 +80,16 @@ def test_who_waits_for_the_first_time_yields_and_then_sleeps(clock: Clock) -> No
     pause(Backoff(5), 7)
     assert clock.yields == 5
     assert clock.sleeps == [SHORTEST_SLEEP] * 2
+
+
+def test_who_waits_for_very_long_sleeps_for_a_small_part_of_it(clock: Clock) -> None:
+    clock.wait(Backoff(0), 100.0)
+    waited = 0.0
+    for sleep in clock.sleeps:
+        assert sleep <= max(LONGEST_SLEEP, waited * PART_OF_LONG)
+        waited += sleep
+    assert clock.sleeps[-1] == LONGEST_OF_ALL
+    assert len(clock.sleeps) < 4_000  # of LONGEST_SLEEP they would be 25,000
 
 
 def test_after_a_short_wait_it_yields_first_again(clock: Clock) -> None:

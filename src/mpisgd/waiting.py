@@ -16,6 +16,8 @@ YIELDS_FOR_MESSAGE = 300
 SHORTEST_SLEEP, LONGEST_SLEEP = 2e-5, 4e-3  # s
 LONGEST_SLEEP_TIMED = 3e-4  # s, where others wait for this rank
 LONGEST_SLEEP_PATIENT = 1.6e-2  # s, where nobody does for long, and a look takes a core for 50 us
+# Who has waited for very long sleeps such a part of that: 2,500 looks in 10 s took up to 0.45 s of a core.
+PART_OF_LONG, LONGEST_OF_ALL = 1 / 256, 5e-2  # s
 PATIENT_SLEEP = 4e-3  # s, where nobody does: twice as long as a beginning takes
 # One sleep of each length left a message that came after 6 ms unseen for 2 ms more, and half the replies too late.
 SLEEPS_OF_A_LENGTH = 4
@@ -54,7 +56,8 @@ class Backoff:
         time.sleep(self._sleep)
         self._sleeps += 1
         if self._sleeps % SLEEPS_OF_A_LENGTH == 0:
-            self._sleep = min(2 * self._sleep, self._longest_sleep)
+            of_long = min((time.perf_counter() - self._began) * PART_OF_LONG, LONGEST_OF_ALL)
+            self._sleep = min(2 * self._sleep, max(self._longest_sleep, of_long))
 
     def _start(self, waited: float) -> None:
         self._began, self._sleeps = None, 0

@@ -109,18 +109,19 @@ static double message_bytes(Py_ssize_t changes, Py_ssize_t places)
     return (double)(8 * changes < 4 * places ? 8 * changes : 4 * places);
 }
 
-/* The server's scale after a turn. */
-static double scale_after(const struct memory *memory)
+/* How many records there is room for. */
+static int64_t room(const struct memory *memory)
 {
-    const double *state = memory->state.buf, *own = memory->own.buf;
-    return state[SCALE] * (own[OWN_SCALE] / own[SCALE_SENT]);
+    return memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
 }
 
-/* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow; returns the scale. */
+/* Multiplies a small scale into the server's vector, long before entries of size 1/scale overflow, when nobody is at it;
+   returns the scale. */
 static double fold(const struct memory *memory, double scale, double smallest)
 {
     if (scale >= smallest)
         return scale;
+    await_alone(memory->lock.buf);
     multiply_all(&memory->vector, scale);
     ((double *)memory->state.buf)[LOG_FOLDED] += log(scale);
     return 1;
@@ -143,21 +144,20 @@ struct merging { /* of a turn that is counted */
     float own_scale, folded; /* the worker's scale before; what its vectors are to be multiplied by */
 };
 
-/* With the lock, and alone if the scale is to be folded: counts the turn, if there is room for its record. */
+/* With the lock: counts the turn, if there is room for its record. */
 static enum outcome begin(const struct memory *memory, const struct rule *rule, const struct turn *turn, struct merging *m)
 {
     double *state = memory->state.buf, *own = memory->own.buf, *record = memory->record.buf;
-    int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
-    if (state[VERSION] - state[COUNTED] >= (double)room)
+    if (state[VERSION] - state[COUNTED] >= (double)room(memory))
         return FULL;
-    double scale = fold(memory, scale_after(memory), rule->smallest_scale);
+    double decay = own[OWN_SCALE] / own[SCALE_SENT], scale = fold(memory, state[SCALE] * decay, rule->smallest_scale);
     record[STALENESS] = state[VERSION] - own[HEARD_VERSION];
     m->version = state[VERSION] += 1, state[ROWS] += record[TURN_ROWS], state[SCALE] = scale;
     float turns = (float)(1 + rule->stale_turns * record[STALENESS]);
     m->to = (struct update){
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
         .version = (float)fmin(m->version, EXACT), .factor = (float)(1 / scale),
-        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - own[OWN_SCALE] / own[SCALE_SENT]),
+        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - decay),
     };
     m->own_scale = (float)own[OWN_SCALE], m->folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
     m->share = share_of_average(state, rule);
@@ -176,16 +176,16 @@ static double scale_now(const struct memory *memory)
     return scale;
 }
 
-/* Leaves the record of a turn that is merged, with so many places of its update, and weights heard. */
-static void leave_record(const struct memory *memory, const struct turn *turn, const struct merging *m, Py_ssize_t places,
-                         Py_ssize_t heard)
+/* When the turn is merged: takes the scale of the weights that the worker now has, and leaves the turn's record, with so
+   many places of its update, and weights heard. */
+static void end(const struct memory *memory, const struct turn *turn, const struct merging *m, Py_ssize_t places,
+                Py_ssize_t heard)
 {
     double *own = memory->own.buf, *record = memory->record.buf, *records = memory->records.buf;
-    int64_t room = memory->records.len / (Py_ssize_t)(RECORD_LENGTH * sizeof(double));
     own[OWN_SCALE] = own[SCALE_SENT] = scale_now(memory);
     record[BYTES_UP] = message_bytes((Py_ssize_t)record[SENT], places);
     record[MERGED_AT] = seconds();
-    memcpy(records + (int64_t)m->version % room * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
+    memcpy(records + (int64_t)m->version % room(memory) * RECORD_LENGTH, record, RECORD_LENGTH * sizeof(double));
     record[BYTES_DOWN] = turn->columns == NULL ? message_bytes(heard, places) : 4.0 * (double)heard; /* for the next */
 }
 
@@ -206,7 +206,7 @@ static enum outcome exchange_keys(const struct memory *memory, const struct rule
     enum outcome outcome = begin(memory, rule, turn, &m);
     if (outcome == DONE) {
         Py_ssize_t heard = exchange_some(memory, turn, &m.to, m.own_scale, rule->threshold, m.folded, memory->record.buf);
-        leave_record(memory, turn, &m, turn->count, heard);
+        end(memory, turn, &m, turn->count, heard);
         average_part(memory, &m, 0, memory->average.len / 4);
     }
     give(&locks->all);
@@ -226,8 +226,6 @@ static enum outcome exchange_all(const struct memory *memory, const struct rule 
     struct locks *locks = memory->lock.buf;
     struct merging m;
     take(&locks->all);
-    if (scale_after(memory) < rule->smallest_scale)
-        await_alone(locks);
     enum outcome outcome = begin(memory, rule, turn, &m);
     if (outcome == DONE)
         enter(locks);
@@ -244,7 +242,7 @@ static enum outcome exchange_all(const struct memory *memory, const struct rule 
         average_part(memory, &m, first, stop);
         give(&locks->parts[part]);
     }
-    leave_record(memory, turn, &m, columns, heard);
+    end(memory, turn, &m, columns, heard);
     leave(locks);
     return DONE;
 }

@@ -160,7 +160,7 @@ void give(union mutex_line *line);
 void enter(struct locks *locks);
 void leave(struct locks *locks);
 /* With the lock `all`, so that nobody comes in: waits until nobody is counted in. */
-void await_alone(const struct locks *locks);
+void await_alone(struct locks *locks);
 
 /* --- exchanges in memory, _hogwild.c */
 

@@ -22,10 +22,15 @@ int is_lock(const Py_buffer *buffer)
     return check(buffer->len >= (Py_ssize_t)sizeof(struct locks) && (uintptr_t)buffer->buf % sizeof(int64_t) == 0, "a lock");
 }
 
+static int try_take(union mutex_line *line)
+{
+    return pthread_mutex_trylock(&line->mutex) == 0;
+}
+
 void take(union mutex_line *line)
 {
     for (int tries = 0; tries < TRIES; tries++)
-        if (pthread_mutex_trylock(&line->mutex) == 0)
+        if (try_take(line))
             return;
     pthread_mutex_lock(&line->mutex);
 }
@@ -45,15 +50,15 @@ void leave(struct locks *locks)
     __atomic_fetch_sub(&locks->within.count, 1, __ATOMIC_ACQ_REL);
 }
 
-static int are_none_within(const struct locks *locks)
+static int is_empty(struct locks *locks)
 {
     return __atomic_load_n(&locks->within.count, __ATOMIC_ACQUIRE) == 0;
 }
 
-void await_alone(const struct locks *locks)
+void await_alone(struct locks *locks)
 {
     const struct timespec sleep = {0, SLEEP * 1000};
-    for (int looks = 0; !are_none_within(locks); looks++)
+    for (int looks = 0; !is_empty(locks); looks++)
         if (looks < LOOKS)
             sched_yield();
         else
@@ -87,12 +92,7 @@ static int take_alone(struct locks *locks)
 
 static int try_all(struct locks *locks)
 {
-    return pthread_mutex_trylock(&locks->all.mutex) == 0;
-}
-
-static int is_empty(struct locks *locks)
-{
-    return are_none_within(locks);
+    return try_take(&locks->all);
 }
 
 static int give_all(struct locks *locks)

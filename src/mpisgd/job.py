@@ -134,16 +134,17 @@ class Job:
             self, config=dataclasses.replace(self.config, scale_columns="always" if scaled else "never")
         )
 
-    def with_learning_rate(self, learning_rate: float) -> Job:
-        """Return the job with its first step size settled, and how it falls."""
-        falls = self.schedule(learning_rate).decay
-        config = dataclasses.replace(self.config, learning_rate=learning_rate, learning_rate_decay=falls)
-        return dataclasses.replace(self, config=config)
-
     def schedule(self, learning_rate: float) -> Schedule:
         """Return the step sizes of a run that begins with this one."""
         falls = decay(self.config, learning_rate, self.learning_rows)
         return Schedule(learning_rate, falls, POWERS[self.config.learning_rate_schedule], self.learning_rows)
+
+    def with_schedule(self, schedule: Schedule) -> Job:
+        """Return the job with its first step size settled, and how it falls."""
+        config = dataclasses.replace(
+            self.config, learning_rate=schedule.learning_rate, learning_rate_decay=schedule.decay
+        )
+        return dataclasses.replace(self, config=config)
 
 
 def _steps(rows: float, config: Config) -> int:

@@ -7,7 +7,6 @@ from mpisgd.crew import Crew
 from mpisgd.monitor import Monitor
 from mpisgd.shared_weights import SharedWeights
 from mpisgd.svm import ScaledVector
-from mpisgd.turn_statistics import Records
 
 
 class MemoryServer:
@@ -32,14 +31,14 @@ class MemoryServer:
     def _work(self) -> bool:
         letter = self._crew.look(before_goodbye=self._count_and_tell)
         if self._shared.much_to_count:
-            self._count(self._shared.count())
+            self._monitor.count_turns(self._shared.count())
         self._tell()
         sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot, self._shared.rows)
         return letter is not None or sent or measured
 
     def _count_and_tell(self) -> None:
         """Count what was merged; a worker may have seen that this was the last before the server does."""
-        self._count(self._shared.count())
+        self._monitor.count_turns(self._shared.count())
         self._tell()
 
     def _tell(self) -> None:
@@ -51,8 +50,5 @@ class MemoryServer:
 
     def _snapshot(self) -> ScaledVector:
         turns, weights = self._shared.snapshot()
-        self._count(turns)
-        return weights
-
-    def _count(self, turns: Records) -> None:
         self._monitor.count_turns(turns)
+        return weights

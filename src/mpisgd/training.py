@@ -86,7 +86,8 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 beginning = _turns_measured(channel, beginning, memory)
             shared = SharedWeights(channel, beginning, memory) if memory is not None else None
             begun = Begun(*channel.server_hear_leader(hurry=by_messages).tolist())
-            job, schedule = beginning.job.with_learning_rate(begun.step_size), beginning.job.schedule(begun.step_size)
+            schedule = beginning.job.schedule(begun.step_size)
+            job = beginning.job.with_schedule(schedule)
             began = begun.at if memory is not None else channel.now() - begun.seconds
             monitor = Monitor(job, schedule, held_out.measured, log, console, interrupt, channel.now, began=began)
             log_training(job, dataset.name, monitor)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from both_ways import COLUMNS, CURVATURES, assert_same_both_ways, changed, vector
 from exchange import at, pairs
-from mpisgd import compiled_loops, exchange_loops, vector_loops
+from mpisgd import compiled_loops, exchange_loops
 from mpisgd.exchange_loops import PAIR, Columns, Content
 from mpisgd.vector_loops import TurnSize
 from strategies import examples
@@ -47,45 +47,64 @@ def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: 
     return exchange_loops.add_update(mine, changed_at, times, curvatures, columns, content, **how)
 
 
+def pack(
+    columns: Columns, mine: Any, base: Any, scale: float = 1.0, threshold: float = 0.0
+) -> tuple[Content, int, NDArray[np.uint8]]:
+    """Pack a turn; return its content, how much there was to send, and the room with some of what is behind it."""
+    places = COLUMNS if columns is None else len(columns)
+    room = np.full(4 * places + 8, 7, np.uint8)
+    count, there_was = exchange_loops.pack_turn(columns, mine, base, scale, threshold, room[:-8])
+    content = room[: 4 * places].view(np.float32) if count is None else room[: 8 * count].view(PAIR)
+    return content, there_was, room
+
+
 @examples
-@given(key_lists, vector, vector, st.sampled_from([1.0, 0.75]), thresholds)
-def test_subtract_at_columns(columns: Any, mine: Any, base: Any, scale: float, threshold: float) -> None:
+@given(st.none() | key_lists, vector, vector, st.lists(st.booleans(), min_size=COLUMNS, max_size=COLUMNS), thresholds)
+def test_pack_turn(columns: Columns, mine: Any, base: Any, alike: list[bool], threshold: float) -> None:
+    base[alike] = mine[alike]
+
+    def packed(*vectors: Any) -> tuple[Any, ...]:
+        content, there_was, room = pack(columns, *vectors, 0.75, threshold)
+        assert (room[-8:] == 7).all()
+        return (*columns_of(content), there_was)
+
+    assert_same_both_ways(packed, mine, base)
+
+
+@examples
+@given(vector, vector, st.none() | key_lists, thresholds)
+def test_what_is_packed_is_above_the_threshold_in_the_smaller_form_and_the_base_moves_on_just_there(
+    mine: Any, base: Any, columns: Columns, threshold: float
+) -> None:
     base[::2] = mine[::2]
-    changes = np.empty(len(columns), np.float32)
-    assert_same_both_ways(
-        lambda *a: vector_loops.subtract(a[1], a[2], scale, threshold, a[3], a[0]), columns, mine, base, changes
-    )
+    before, where = base.copy(), range(COLUMNS) if columns is None else columns.tolist()
+    changes = np.where(np.isin(range(COLUMNS), where), mine - base, np.float32(0))
+    sends = np.abs(changes) > threshold
+    content, there_was, _ = pack(columns, mine, base, threshold=threshold)
+    assert there_was == np.count_nonzero(changes)
+    assert content.nbytes == min(4 * len(where), PAIR.itemsize * np.count_nonzero(sends))
+    expected = np.where(sends, changes, np.float32(0))
+    sparse = content_of(expected, columns, sparse=content.dtype == PAIR)
+    assert content.tobytes() == sparse.tobytes()
+    np.testing.assert_array_equal(base, np.where(sends, mine, before))
 
 
-def test_what_is_not_a_number_is_not_held_back() -> None:
-    mine, changes = np.array([1, np.nan, 7, np.inf], np.float32), np.empty(3, np.float32)
-    found = vector_loops.subtract(mine, np.zeros(4, np.float32), 1.0, 4.0, changes, at([0, 1, 3]))
-    assert found == (2, 3)
-    np.testing.assert_array_equal(changes, [0, np.nan, np.inf])
-
-
-@examples
-@given(changed, vector, vector, st.none() | key_lists, st.booleans())
-def test_pack_changes(changes: Any, mine: Any, base: Any, columns: Columns, sparse: bool) -> None:
-    changes = changes if columns is None else changes[columns]
-    expected = content_of(changes, None, sparse=sparse)
-
-    def pack(*arrays: Any) -> tuple[Any, ...]:
-        content = np.zeros_like(expected)
-        exchange_loops.pack_changes(columns, arrays[0], arrays[1], arrays[2], content)
-        assert content.tobytes() == expected.tobytes()
-        return columns_of(content)
-
-    assert_same_both_ways(pack, changes, mine, base)
+@pytest.mark.parametrize("columns", [None, at([0, 1, 3])])
+def test_what_is_not_a_number_is_not_held_back(columns: Columns) -> None:
+    mine, base = np.array([1, np.nan, 0, np.inf, 0, 0, 0], np.float32), np.zeros(COLUMNS, np.float32)
+    content, there_was, _ = pack(columns, mine, base, threshold=4.0)
+    assert there_was == 3
+    changes = [0, np.nan, np.inf] if content.dtype != PAIR else [np.nan, np.inf]
+    np.testing.assert_array_equal(content["value"] if content.dtype == PAIR else content, changes)
 
 
 @examples
-@given(changed, vector, vector, key_lists)
-def test_the_base_is_moved_on_just_where_something_is_sent(changes: Any, mine: Any, base: Any, columns: Any) -> None:
-    before, content = base.copy(), pairs(range(COLUMNS), np.zeros(COLUMNS))
-    exchange_loops.pack_changes(columns, changes[columns], mine, base, content)
-    sent = np.isin(range(COLUMNS), columns) & (changes != 0)
-    np.testing.assert_array_equal(base, np.where(sent, mine, before))
+@given(vector, key_lists)
+def test_copy_at(mine: Any, columns: Any) -> None:
+    out = np.empty(len(columns), np.float32)
+    assert_same_both_ways(lambda *a: exchange_loops.copy_at(a[0], columns, a[1]), mine, out)
+    exchange_loops.copy_at(mine, columns, out)
+    np.testing.assert_array_equal(out, mine[columns])
 
 
 versions = st.lists(st.integers(0, 3), min_size=COLUMNS, max_size=COLUMNS)
@@ -154,30 +173,15 @@ def test_places_of_a_message_are_checked_before_anything_is_written(columns: Col
     np.testing.assert_array_equal(vectors, np.zeros((4, COLUMNS)))
 
 
-@pytest.mark.parametrize("columns", [None, at([1, 4, 5])])
-def test_more_pairs_than_there_is_room_for_are_refused(columns: Columns) -> None:
-    mine, base = np.ones(3 if columns is None else COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)
-    base = base[: len(mine)]
-    changes, content = np.ones(3, np.float32), pairs(range(4), np.zeros(4))
-    with pytest.raises(ValueError, match="arrays do not fit: room for pairs"):
-        exchange_loops.pack_changes(columns, changes, mine, base, content[:2])
-    np.testing.assert_array_equal(content[2:], pairs([2, 3], [0, 0]))
-    changes[1] = 0
-    exchange_loops.pack_changes(columns, changes, mine, base, content[:2])
-    np.testing.assert_array_equal(content, pairs([0, 2, 2, 3], [1, 1, 0, 0]))
-
-
 def test_arrays_of_different_lengths_are_refused() -> None:
     short, long = np.zeros(COLUMNS - 1, np.float32), np.zeros(COLUMNS, np.float32)
     few, no_pairs = at([0, 1]), np.zeros(COLUMNS, PAIR)
     calls: list[Callable[[], object]] = [
-        lambda: vector_loops.subtract(long, short, 1.0, 0.0, long[:2], few),
-        lambda: vector_loops.subtract(long, long, 1.0, 0.0, long, few),
-        lambda: exchange_loops.pack_changes(None, long, long, short, no_pairs),
-        lambda: exchange_loops.pack_changes(None, short, long, long, no_pairs),
-        lambda: exchange_loops.pack_changes(None, long, long, long, short),
-        lambda: exchange_loops.pack_changes(few, long, long, long, no_pairs),
-        lambda: exchange_loops.pack_changes(few, long[:2], long, long, long[:3]),
+        lambda: pack(None, long, short),
+        lambda: pack(few, short, long),
+        lambda: exchange_loops.pack_turn(None, long, long, 1.0, 0.0, np.zeros(4 * COLUMNS - 1, np.uint8)),
+        lambda: exchange_loops.pack_turn(few, long, long, 1.0, 0.0, np.zeros(7, np.uint8)),
+        lambda: exchange_loops.copy_at(long, few, long),
         lambda: exchange_loops.pick_since(np.zeros(1, np.int64), 0, long, no_pairs),
         lambda: add(server(), None, short),
         lambda: add(server(), few, short),

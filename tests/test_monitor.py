@@ -66,6 +66,9 @@ class Server:
     def weights(self) -> ScaledVector:
         return ScaledVector(np.array([self.weight], np.float32))
 
+    def count(self, turn: Record) -> None:
+        self.monitor.count_turns(np.array([turn], np.float64))
+
     def look(self) -> int:
         """Measure all that is due; return in how many steps."""
         steps = 0
@@ -78,8 +81,8 @@ class Server:
         """Count a turn of so many rows, after so many seconds, and measure what is due."""
         self.time += seconds
         self.weight = self.weight if weight is None else weight
-        self.monitor.count_turn(record_of(rows=rows, changes_sent=3, changes=5, merged_at=self.time))
-        self.monitor.check_limits()
+        self.count(record_of(rows=rows, changes_sent=3, changes=5, merged_at=self.time))
+        self.monitor.check_limits(self.monitor.rows)
         self.look()
 
     def logged(self, name: str, fact: str) -> list[Any]:
@@ -116,7 +119,7 @@ def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> No
     server = start()
     for rows in (60, 30, 15, 90, 205, 1):  # 0.6, 0.9, 1.05, 1.95, 4.0, 4.01 passes
         assert not server.monitor.at_pass_end(server.monitor.rows)
-        server.monitor.count_turn(record_of(rows=rows))
+        server.count(record_of(rows=rows))
         due = server.monitor.at_pass_end(server.monitor.rows)
         assert (server.look() > 0) == due
     assert server.logged(METRICS, "passes") == pytest.approx([1.05, 4.0])
@@ -125,11 +128,11 @@ def test_it_is_measured_after_each_pass_and_once_after_several(start: Any) -> No
 
 def test_a_measurement_is_of_the_moment_it_began(start: Any) -> None:
     server = start()
-    server.monitor.count_turn(record_of(rows=100, changes_sent=7, changes=9, merged_at=server.time))
+    server.count(record_of(rows=100, changes_sent=7, changes=9, merged_at=server.time))
     assert server.monitor.look(server.weights, server.monitor.rows)
     server.weight = -1.0
     server.time += 5
-    server.monitor.count_turn(record_of(rows=30, changes_sent=7, changes=9, merged_at=server.time))
+    server.count(record_of(rows=30, changes_sent=7, changes=9, merged_at=server.time))
     server.monitor.measure_now(server.weights(), "end")
     assert server.logged(METRICS, "occasion") == ["pass", "end"]
     assert server.logged(METRICS, "rows") == [100, 130]
@@ -151,7 +154,7 @@ def test_turns_counted_at_once_are_those_one_by_one(tmp_path: Path) -> None:
     at_once.monitor.count_turns(np.array(turns, np.float64))
     at_once.monitor.count_turns(np.empty((0, len(Record._fields))))
     for turn in turns:
-        one_by_one.monitor.count_turn(turn)
+        one_by_one.count(turn)
     for server in (at_once, one_by_one):
         server.monitor.measure_now(server.weights(), "end")
     assert at_once.monitor.last == one_by_one.monitor.last
@@ -169,7 +172,7 @@ def test_a_measurement_tells_what_the_turns_were_like(start: Any) -> None:
     server = start()
     for round_trip, staleness in ((0.0, 0), (0.25, 1), (0.75, 8)):  # the first turn knows of no round trip yet
         turn = record_of(rows=10, staleness=staleness, round_trip=round_trip, merged_at=server.time + 2.0)
-        server.monitor.count_turn(turn)
+        server.count(turn)
     server.time += 3.0  # nothing was merged in the last second
     server.monitor.measure_now(server.weights(), "end")
     assert server.monitor.last["round_trip_p50"] == 0.25

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisgd import turn_statistics
-from mpisgd.turn_statistics import Record, TurnStatistics, percentiles
+from mpisgd.turn_statistics import Record, RecordBook, Records, TurnStatistics, percentiles
 from strategies import examples, record_of
 
 times = st.integers(1, 1000).map(lambda n: n / 8)  # sums of these are exact
@@ -28,11 +28,16 @@ lists_of_turns = st.lists(
 )
 
 
-def counted(turns: list[Record]) -> TurnStatistics:
-    statistics = TurnStatistics()
+def counted(turns: list[Record], statistics: TurnStatistics | None = None) -> TurnStatistics:
+    """Return the statistics, empty ones at first, with these turns counted one by one."""
+    statistics = statistics or TurnStatistics()
     for turn in turns:
-        statistics.count(turn)
+        statistics.count(records([turn]))
     return statistics
+
+
+def records(turns: list[Record]) -> Records:
+    return np.array(turns, np.float64).reshape(-1, len(Record._fields))
 
 
 def naive_percentile(values: list[float], percent: int) -> float:
@@ -106,7 +111,7 @@ def test_rounds_in_lock_step_are_turns_of_all_that_are_not_stale(
     for of_workers in rounds:
         for worker, (round_trip, computing) in enumerate(of_workers, 1):
             turn = record_of(worker=worker, round_trip=round_trip, computing=computing, waiting=round_trip, ahead=-1)
-            one_by_one.count(turn)
+            counted([turn], one_by_one)
     assert in_reports.summary() == one_by_one.summary()
     assert in_reports.details(64.0)["workers"] == one_by_one.details(64.0)["workers"]
     assert in_reports.details(64.0)["staleness"] == {}
@@ -142,8 +147,19 @@ def test_turns_counted_at_once_are_those_one_by_one(batches: list[list[Record]])
         patch.setattr(turn_statistics, "RECENT_TURNS", 16)
         at_once, one_by_one = TurnStatistics(), TurnStatistics()
         for turns in batches:
-            at_once.count_all(np.array(turns, np.float64).reshape(-1, len(Record._fields)))
-            for turn in turns:
-                one_by_one.count(turn)
+            at_once.count(records(turns))
+            counted(turns, one_by_one)
         assert at_once.summary() == one_by_one.summary()
         assert at_once.details(16.0) == one_by_one.details(16.0)
+
+
+@examples
+@given(st.lists(lists_of_turns, max_size=4))
+def test_a_book_has_the_records_noted_since_they_were_last_taken(batches: list[list[Record]]) -> None:
+    book = RecordBook(40)
+    for turns in batches:
+        for turn in turns:
+            assert not book.is_full
+            book.note(turn)
+        assert book.is_full == (len(turns) == 40)
+        np.testing.assert_array_equal(book.take(), records(turns))

@@ -16,7 +16,6 @@ from mpisgd.updates import (
     Room,
     UpdateHeader,
     UpdateRoom,
-    dense_is_smaller,
     largest_reply,
     unpack_reply,
     unpack_update,
@@ -140,17 +139,6 @@ def test_a_message_is_no_longer_than_what_it_says(sent: tuple[UpdateHeader, Cont
     assert len(message) == len(no_update) + content.nbytes + keys.nbytes + wanted.nbytes
     assert len(reply(ReplyRoom(PLACES), REPLY, content)) == len(no_reply) + content.nbytes
     assert header == unpack_update(message)[0]
-
-
-@examples
-@given(st.integers(0, 40), st.data())
-def test_the_smaller_of_the_two_forms_is_chosen(places: int, data: st.DataObject) -> None:
-    changes = data.draw(st.integers(0, places))
-    sparse = reply(ReplyRoom(2 * changes), REPLY, pairs(range(changes), np.ones(changes, np.float32)))
-    whole = reply(ReplyRoom(places), REPLY, np.ones(places, np.float32))
-    chosen = whole if dense_is_smaller(changes, places) else sparse
-    assert len(chosen) == min(len(sparse), len(whole))
-    assert len(chosen) <= largest_reply(places) == len(whole)
 
 
 @examples

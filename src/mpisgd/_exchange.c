@@ -48,37 +48,92 @@ static int open_content(struct content *to, const Py_buffer *columns, const Py_b
     return check(to->count == 0 || largest < (uint64_t)places, "place out of range");
 }
 
-/* Writes the changes to a message: all of them to values, or to pairs those that are not 0, for which there must be room;
-   sets the base to the vector where they are not 0. Which are is not to be guessed by the processor: each pair is written,
-   and the next place only moved on to where there was a change. */
-static PyObject *pack_changes(PyObject *module, PyObject *arguments)
+struct found {
+    int32_t sent, changed; /* above the threshold; not 0 */
+};
+
+struct changes { /* of a worker's weights since its last update; mine[j] is ahead of base[j] by one of them */
+    const float *mine;
+    float *base;
+    float factor, least;
+    const int32_t *columns; /* NULL: all */
+    Py_ssize_t places;
+};
+
+WITH_WIDE_VECTORS static struct found count_all(const struct changes *of)
 {
-    Py_buffer b[5];
-    if (!PyArg_ParseTuple(arguments, "z*y*y*w*w*", &b[0], &b[1], &b[2], &b[3], &b[4]))
-        return NULL;
-    Py_ssize_t places = b[1].len / 4, room = b[4].len / b[4].itemsize, count = 0;
-    int sparse = b[4].itemsize == sizeof(struct pair);
-    int right = check(b[2].len == b[3].len, "vector and base") && check(sparse || room == places, "changes and values")
-        && check(b[0].buf != NULL ? b[0].len == b[1].len : b[1].len == b[2].len, "columns and changes");
-    if (right) {
-        const int32_t *columns = b[0].buf;
-        const float *changes = b[1].buf, *vector = b[2].buf;
-        float *base = b[3].buf, *values = b[4].buf;
-        struct pair *pairs = b[4].buf;
-        for (Py_ssize_t p = 0; p < places; p++) {
-            Py_ssize_t j = columns != NULL ? columns[p] : p;
-            int changed = changes[p] != 0;
-            base[j] = changed ? vector[j] : base[j];
-            if (!sparse)
-                values[p] = changes[p];
-            else if (count < room)
-                pairs[count] = (struct pair){(int32_t)p, changes[p]};
-            count += changed;
-        }
-        right = check(!sparse || count <= room, "room for pairs");
+    const float *mine = of->mine, *base = of->base;
+    float factor = of->factor, least = of->least;
+    int32_t sent = 0, changed = 0;
+    #pragma omp simd reduction(+ : sent, changed)
+    for (Py_ssize_t j = 0; j < of->places; j++) {
+        float change = (mine[j] - base[j]) * factor;
+        sent += above(change, least) != 0;
+        changed += change != 0;
     }
-    release_all(b, 5);
-    return right ? PyLong_FromSsize_t(count) : NULL;
+    return (struct found){sent, changed};
+}
+
+static struct found count_some(const struct changes *of)
+{
+    struct found found = {0, 0};
+    for (Py_ssize_t p = 0; p < of->places; p++) {
+        float change = (of->mine[of->columns[p]] - of->base[of->columns[p]]) * of->factor;
+        found.sent += above(change, of->least) != 0;
+        found.changed += change != 0;
+    }
+    return found;
+}
+
+/* Writes all changes to values, or the so many that are sent to pairs; moves the base on to the worker's weights where they
+   are sent. Which are is not to be guessed by the processor: each pair is written, and the next place only moved on to
+   after one that is sent. */
+static void write_changes(const struct changes *of, float *values, struct pair *pairs, Py_ssize_t sent)
+{
+    Py_ssize_t count = 0;
+    for (Py_ssize_t p = 0; p < of->places && (values != NULL || count < sent); p++) {
+        Py_ssize_t j = of->columns != NULL ? of->columns[p] : p;
+        float change = above((of->mine[j] - of->base[j]) * of->factor, of->least);
+        of->base[j] = change != 0 ? of->mine[j] : of->base[j];
+        if (values != NULL)
+            values[p] = change;
+        else
+            pairs[count] = (struct pair){(int32_t)p, change};
+        count += change != 0;
+    }
+}
+
+static PyObject *pack_turn(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[4];
+    double scale, threshold;
+    if (!PyArg_ParseTuple(arguments, "z*y*w*ddw*", &b[0], &b[1], &b[2], &scale, &threshold, &b[3]))
+        return NULL;
+    struct changes of = {b[1].buf, b[2].buf, (float)scale, (float)threshold, b[0].buf, (b[0].buf != NULL ? b[0] : b[1]).len / 4};
+    int right = check(b[1].len == b[2].len, "vector and base") && check(b[3].len >= 4 * of.places, "room for values");
+    struct found found = {0, 0};
+    int dense = 0;
+    if (right) {
+        found = of.columns != NULL ? count_some(&of) : count_all(&of);
+        dense = 4 * of.places < (Py_ssize_t)sizeof(struct pair) * found.sent;
+        write_changes(&of, dense ? b[3].buf : NULL, b[3].buf, found.sent);
+    }
+    release_all(b, 4);
+    return right ? Py_BuildValue("ii", dense ? -1 : found.sent, found.changed) : NULL;
+}
+
+/* The vector at some columns. */
+static PyObject *copy_at(PyObject *module, PyObject *arguments)
+{
+    Py_buffer b[3];
+    if (!PyArg_ParseTuple(arguments, "y*y*w*", &b[0], &b[1], &b[2]))
+        return NULL;
+    int right = check(b[1].len == b[2].len, "columns and values");
+    const int32_t *columns = b[1].buf;
+    for (Py_ssize_t p = 0; right && p < b[1].len / 4; p++)
+        ((float *)b[2].buf)[p] = ((const float *)b[0].buf)[columns[p]];
+    release_all(b, 3);
+    return right ? Py_NewRef(Py_None) : NULL;
 }
 
 /* Writes the columns changed after a version, with the vector there, to pairs; returns how many, or -1 if there is no room
@@ -203,7 +258,8 @@ static PyObject *turn_keys(PyObject *module, PyObject *arguments)
 }
 
 PyMethodDef exchange_methods[] = { /* of the module in _kernel.c */
-    {"pack_changes", pack_changes, METH_VARARGS, NULL},
+    {"pack_turn", pack_turn, METH_VARARGS, NULL},
+    {"copy_at", copy_at, METH_VARARGS, NULL},
     {"pick_since", pick_since, METH_VARARGS, NULL},
     {"add_update", add_update, METH_VARARGS, NULL},
     {"take_in", take_in, METH_VARARGS, NULL},

@@ -1,7 +1,7 @@
 /* The loops over vectors of the weights: what an exchange does to every column.
 
    vector_loops.py is the only caller, says what each function computes, and has the same in NumPy where this file was not
-   compiled; tests hold the two to each other. All vectors are float32, lists of columns int32. */
+   compiled; tests hold the two to each other. All vectors are float32. */
 
 #include "_kernel.h"
 
@@ -25,35 +25,17 @@ WITH_WIDE_VECTORS static struct subtracted subtract_all(const float *mine, const
     return (struct subtracted){sent, changed};
 }
 
-/* The columns are trusted to be in range. */
-static struct subtracted subtract_some(const float *mine, const float *shared, float factor, float least, float *changes,
-                                       const int32_t *columns, Py_ssize_t count)
-{
-    struct subtracted found = {0, 0};
-    for (Py_ssize_t p = 0; p < count; p++) {
-        float change = (mine[columns[p]] - shared[columns[p]]) * factor;
-        changes[p] = above(change, least);
-        found.sent += changes[p] != 0;
-        found.changed += change != 0;
-    }
-    return found;
-}
-
-/* The changes of all columns, or of the named ones. */
 static PyObject *subtract(PyObject *module, PyObject *arguments)
 {
-    Py_buffer b[4];
+    Py_buffer b[3];
     double scale, threshold;
-    if (!PyArg_ParseTuple(arguments, "y*y*ddw*z*", &b[0], &b[1], &scale, &threshold, &b[2], &b[3]))
+    if (!PyArg_ParseTuple(arguments, "y*y*ddw*", &b[0], &b[1], &scale, &threshold, &b[2]))
         return NULL;
-    int right = check(b[0].len == b[1].len && b[2].len == (b[3].buf != NULL ? b[3].len : b[0].len), "weights and changes");
+    int right = check(b[0].len == b[1].len && b[2].len == b[0].len, "weights and changes");
     struct subtracted found = {0, 0};
-    float factor = (float)scale, least = (float)threshold;
-    Py_ssize_t count = b[2].len / 4;
     if (right)
-        found = b[3].buf != NULL ? subtract_some(b[0].buf, b[1].buf, factor, least, b[2].buf, b[3].buf, count)
-                                 : subtract_all(b[0].buf, b[1].buf, factor, least, b[2].buf, count);
-    release_all(b, 4);
+        found = subtract_all(b[0].buf, b[1].buf, (float)scale, (float)threshold, b[2].buf, b[2].len / 4);
+    release_all(b, 3);
     return right ? Py_BuildValue("ii", found.sent, found.changed) : NULL;
 }
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,7 @@ LEADER = 1  # of the workers: speaks for them in lock step, prepares the memory 
 NOTHING = np.empty(0, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """A message that a worker sent to the server."""
 
     tag: Tag
@@ -242,13 +240,13 @@ class Channel:
         status = self._status
         if not self._probe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
             return None
-        worker, tag, size = status.Get_source(), Tag(status.Get_tag()), status.Get_count(self._mpi.BYTE)
-        if tag is not Tag.UPDATE:
-            return Letter(tag, worker, self._receive(worker, tag))
+        worker, tag, size = status.source, status.tag, status.count  # of bytes: all are sent as such
+        if tag != Tag.UPDATE:
+            return Letter(Tag(tag), worker, self._receive(worker, tag))
         if size > len(self._updates):
             self._updates = np.empty(size + size // 2, np.uint8)
         self._comm.Recv(self._updates, worker, tag)
-        return Letter(tag, worker, self._updates[:size])
+        return Letter(Tag.UPDATE, worker, self._updates[:size])
 
     def worker_reuse_update(self) -> None:
         """Wait until the last update has left, which it has once its reply has come: its memory is free again."""
@@ -308,7 +306,7 @@ class Channel:
         self._comm.Iprobe()
         return False
 
-    def _receive(self, rank: int, tag: Tag) -> Bytes:
+    def _receive(self, rank: int, tag: int) -> Bytes:
         """Receive a message that a probe has seen."""
         status = self._mpi.Status()
         self._comm.Probe(rank, tag, status)

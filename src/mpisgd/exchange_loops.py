@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisgd import vector_loops
 from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.vector_loops import TurnSize, damping
 
@@ -30,24 +31,43 @@ class TurnKeys(NamedTuple):
     turn_rows: int
 
 
-def pack_changes(columns: Columns, changes: Float, vector: Float, base: Float, content: Content) -> None:
-    """Write the changes at all places to values, or those that are not 0 to pairs; set `base` to `vector` where not 0.
+def pack_turn(
+    columns: Columns, vector: Float, base: Float, scale: float, threshold: float, room: NDArray[np.uint8]
+) -> tuple[int | None, int]:
+    """Write to a message's room what (vector - base) scale is at all places, where it is more than `threshold`.
+
+    As pairs, or where these would take more bytes as values, 0 where it is not more. Where it is, `base` is set to
+    `vector`.
+
+    Returns how many pairs there are (None: values), and at how many places there is more than 0.
 
     Raises:
-        ValueError: more pairs than there is room for, or too few values, with the compiled loops.
+        ValueError: vectors of lengths that do not fit, or no room for values of all places, with the compiled loops.
 
     """
     if _kernel is not None:
-        _kernel.pack_changes(columns, changes, vector, base, content)
-        return
+        count, changed = _kernel.pack_turn(columns, vector, base, scale, threshold, room)
+        return None if count < 0 else count, changed
+    where = slice(None) if columns is None else columns
+    changes = np.empty_like(vector[where])
+    sent, changed = vector_loops.subtract(vector[where], base[where], scale, threshold, changes)
     places = np.flatnonzero(changes)
-    changed = places if columns is None else columns[places]
-    base[changed] = vector[changed]
-    if content.dtype == PAIR:
-        content["place"][: len(places)] = places
-        content["value"][: len(places)] = changes[places]
+    moved = places if columns is None else columns[places]
+    base[moved] = vector[moved]
+    if changes.nbytes < PAIR.itemsize * sent:
+        room[: changes.nbytes].view(np.float32)[:] = changes
+        return None, changed
+    pairs = room[: PAIR.itemsize * sent].view(PAIR)
+    pairs["place"], pairs["value"] = places, changes[places]
+    return sent, changed
+
+
+def copy_at(vector: Float, columns: NDArray[np.int32], out: Float) -> None:
+    """Write the vector at these columns, which must be in range, to `out`."""
+    if _kernel is not None:
+        _kernel.copy_at(vector, columns, out)
     else:
-        content[:] = changes
+        np.take(vector, columns, out=out)
 
 
 def pick_since(changed_at: NDArray[np.int64], version: int, vector: Float, pairs: NDArray[np.void]) -> int | None:

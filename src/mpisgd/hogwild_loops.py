@@ -150,8 +150,8 @@ def give_lock(lock: Lock) -> None:
 def exchange(memory: Memory, rule: Rule, columns: Columns, wanted: Columns, turn_size: TurnSize) -> Outcome:
     """Do at once what the two ends of an exchange do by messages (`weights`).
 
-    That is `vector_loops.subtract` and `exchange_loops.pack_changes`, `add_update` and `take_in`; then the average
-    takes the weights in, if it is time. Unless the outcome is DONE, nothing is done.
+    That is `exchange_loops.pack_turn`, `add_update` and `take_in`; then the average takes the weights in, if it is
+    time. Unless the outcome is DONE, nothing is done.
 
     columns  of the turn, and `wanted` those whose weights are taken in; both None: all
 

@@ -43,7 +43,7 @@ class MemoryServer:
 
     def _tell(self) -> None:
         """Look for a reason to stop, and tell the workers of it."""
-        self._monitor.check_limits()
+        self._monitor.check_limits(self._shared.rows)
         if self._monitor.stop_reason is not None:
             self._shared.stop()
             self._crew.tell(*self._channel.workers)

@@ -20,12 +20,13 @@ from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import ServerKeys
-from mpisgd.turn_statistics import Record
+from mpisgd.turn_statistics import Record, RecordBook
 from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, unpack_update
 from mpisgd.weights import ServerWeights
 
 # A server that always finds another letter measures and sends samples after this many all the same.
 LETTERS_BEFORE_THE_REST = 16
+RECORDS = 1_024  # of turns that are not counted yet
 
 
 class Replied(NamedTuple):
@@ -54,6 +55,8 @@ class MessageServer:
         self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
         self._replied = dict.fromkeys(channel.workers, Replied(bytes_down=0, ahead=-1))
         self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
+        self._rows = 0  # processed, in the turns merged
+        self._records = RecordBook(RECORDS)
         self._letters = 0
 
     def serve(self) -> ScaledVector:
@@ -65,38 +68,45 @@ class MessageServer:
     def _work(self) -> bool:
         """See to one letter if there is any, and to the rest if there is none or it has waited for long."""
         letter = self._crew.look()
-        if letter is not None and letter.tag is Tag.UPDATE:
-            self._merge(letter.worker, letter.content)
-        answered = self._answer()
-        self._letters += letter is not None
-        if letter is not None and self._letters % LETTERS_BEFORE_THE_REST:
-            return True
-        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot, self._monitor.rows)
+        if letter is not None:
+            if letter.tag is Tag.UPDATE:
+                self._merge(letter.worker, letter.content)
+            self._letters += 1
+            if self._letters % LETTERS_BEFORE_THE_REST:
+                return True
+        self._monitor.check_limits(self._rows)
+        sent, measured = self._crew.send_samples(), self._monitor.look(self._snapshot, self._rows)
+        answered = self._answer_those_who_wait()
         return sent or measured or answered or letter is not None
 
     def _merge(self, worker: int, update: Bytes) -> None:
-        weights, monitor, keys = self._weights, self._monitor, self._keys[worker]
+        """Merge a turn, and answer it if its worker need not wait for others, and those who need wait no longer."""
+        weights, keys, job = self._weights, self._keys[worker], self._job
         header, content, own, wanted = unpack_update(update)
-        columns = keys.hear(header.turn, own)
         staleness = weights.version - header.version
-        size = turn_size(self._job, monitor.step_size, header.rows, header.moved)
+        size = turn_size(job, self._monitor.step_size(self._rows), header.rows, header.moved)
+        columns = keys.hear(header.turn, own)
         changes_sent, gains = weights.add(columns, content, header.decay, staleness, size)
+        self._rows += header.rows
         self._clocks.tick(worker)
-        began = self._replied[worker]
-        monitor.count_turn(
+        replied = self._replied[worker]
+        self._records.note(
             Record(
                 worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, len(update),
-                began.bytes_down, header.round_trip, header.computing, header.waiting, began.ahead, self._channel.now(),
+                replied.bytes_down, header.round_trip, header.computing, header.waiting, replied.ahead,
+                self._channel.now(),
             )
         )  # fmt: skip
-        self._average.look(weights.current, monitor.rows)
-        monitor.check_limits()
+        if self._records.is_full:
+            self._count()
+        self._average.look(weights.current, self._rows)
+        if job.is_done(self._rows):
+            self._monitor.check_limits(self._rows)
         self._unanswered[worker] = keys.hear(header.wanted, wanted)
+        self._answer_those_who_wait()
 
-    def _answer(self) -> bool:
+    def _answer_those_who_wait(self) -> bool:
         """Answer the workers that need wait no longer; tell whether there were any."""
-        if not self._unanswered:
-            return False
         over = self._monitor.stop_reason is not None
         ready = [worker for worker in self._unanswered if over or not self._clocks.must_wait(worker)]
         for worker in ready:
@@ -104,10 +114,10 @@ class MessageServer:
         return bool(ready)
 
     def _reply(self, worker: int, asked: Keys | None, *, stop: bool) -> None:
-        weights, monitor, room = self._weights, self._monitor, self._rooms[worker]
-        told = ReplyHeader(stop, weights.version, monitor.rows, weights.current.scale, weights.log_folded)
+        weights, room = self._weights, self._rooms[worker]
         self._channel.server_reuse_reply(worker)
         values = weights.changes_since(self._heard_version[worker], room) if asked is None else weights.at(asked, room)
+        told = ReplyHeader(stop, weights.version, self._rows, weights.current.scale, weights.log_folded)
         reply = room.seal(told, values)
         self._heard_version[worker] = weights.version
         self._replied[worker] = Replied(len(reply), self._clocks.ahead(worker))
@@ -115,5 +125,9 @@ class MessageServer:
             self._crew.tell(worker)
         self._channel.server_reply(worker, reply)
 
+    def _count(self) -> None:
+        self._monitor.count_turns(self._records.take())
+
     def _snapshot(self) -> ScaledVector:
+        self._count()
         return self._average.weights(self._weights.current)

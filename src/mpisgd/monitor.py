@@ -67,29 +67,22 @@ class Monitor:
         """Training time so far, in seconds."""
         return self._now() - self._began
 
-    @property
-    def step_size(self) -> float:
-        """The step size of those who begin a turn now."""
-        return self._schedule.step_size(self.rows)
+    def step_size(self, rows: int) -> float:
+        """Return the step size of those who begin a turn after so many processed rows."""
+        return self._schedule.step_size(rows)
 
     @property
     def passes(self) -> float:
         """Passes over the learning rows so far."""
         return self._job.passes(self.rows)
 
-    def count_turn(self, turn: Record) -> None:
-        """Count a turn that has just been merged."""
-        self._add(1, turn.rows, turn.changes_sent, turn.changes, turn.bytes_up, turn.bytes_down)
-        self.turns.count(turn)
-        self._merged_at = turn.merged_at
-
     def count_turns(self, turns: Records) -> None:
-        """Count turns in the order in which they were counted where they are merged."""
+        """Count turns in the order in which they were merged."""
         if len(turns) == 0:
             return
         sums = Record(*turns.sum(axis=0).tolist())
         self._add(len(turns), *map(int, (sums.rows, sums.changes_sent, sums.changes, sums.bytes_up, sums.bytes_down)))
-        self.turns.count_all(turns)
+        self.turns.count(turns)
         self._merged_at = float(turns[:, FIELDS["merged_at"]].max())
 
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
@@ -109,12 +102,15 @@ class Monitor:
         self.bytes_up += bytes_up
         self.bytes_down += bytes_down
 
-    def check_limits(self) -> bool:
-        """Look for a reason to stop that needs no measurement, and tell whether there is one."""
-        interrupted = self._interrupt.received
-        reason = f"signal {interrupted}" if interrupted else self._rule.after_update(self.passes, self.seconds)
+    def check_limits(self, rows: int) -> bool:
+        """Look for a reason to stop that needs no measurement, after so many processed rows; tell whether there is one.
+
+        They may be more than have been counted here.
+        """
+        interrupted, passes = self._interrupt.received, self._job.passes(rows)
+        reason = f"signal {interrupted}" if interrupted else self._rule.after_update(passes, self.seconds)
         if reason is not None:
-            self._shut_down(reason)
+            self._shut_down(reason, passes)
         return reason is not None
 
     def look(self, weights: Callable[[], ScaledVector], rows: int) -> bool:
@@ -167,7 +163,7 @@ class Monitor:
             "bytes_down": self.bytes_down,
             "bytes_up_per_update": self.bytes_up / max(1, self.updates),
             "bytes_down_per_update": self.bytes_down / max(1, self.updates),
-            "step_size": self.step_size,
+            "step_size": self.step_size(self.rows),
             **self.turns.summary(),
         }
         self._pending = measure_in_steps(weights, self._held_out, self._job.objective)
@@ -193,12 +189,12 @@ class Monitor:
             measured.accuracy, measured.objective, self.last["passes"], at_pass_end=self._at_pass_end
         )
         if reason is not None:
-            self._shut_down(reason)
+            self._shut_down(reason, self.passes)
 
-    def _shut_down(self, reason: str) -> None:
+    def _shut_down(self, reason: str, passes: float) -> None:
         if self.stop_reason is None:
             self.stop_reason = reason
-            self.event("shutdown", reason=reason, seconds=self.seconds, passes=self.passes)
+            self.event("shutdown", reason=reason, seconds=self.seconds, passes=passes)
 
     def event(self, name: str, **facts: Any) -> None:
         """Log an event; a log that cannot be written ends the run in good order."""
@@ -210,4 +206,4 @@ class Monitor:
     def _fail(self, error: RunError) -> None:
         """Keep what went wrong for the end: the workers must be told before the program can."""
         self.failure = self.failure or error
-        self._shut_down("failed")
+        self._shut_down("failed", self.passes)

@@ -65,7 +65,7 @@ class SyncServer:
         monitor = self._monitor
         if self._ended or self._stopped is Order.STOP_NOW:
             return
-        if monitor.check_limits() or (monitor.stop_reason is not None and self._stopped is None):
+        if monitor.check_limits(monitor.rows) or (monitor.stop_reason is not None and self._stopped is None):
             self._stop(Order.STOP_NOW)
         elif monitor.is_time() and not self._asked and self._stopped is None:
             self._asked = True
@@ -89,7 +89,7 @@ class SyncServer:
                 self._stop(Order.STOP)
 
     def _end(self) -> None:
-        self._monitor.check_limits()
+        self._monitor.check_limits(self._monitor.rows)
         if self._stopped is None:
             self._crew.tell(*self._channel.workers)
         self._ended = True

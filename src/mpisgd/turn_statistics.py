@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -36,6 +37,32 @@ class Record(NamedTuple):
 
 
 FIELDS = {name: place for place, name in enumerate(Record._fields)}
+_LINE = struct.Struct(f"{len(FIELDS)}d")
+
+
+class RecordBook:
+    """Room for the records of turns until they are counted: one by one that takes longer than to merge a short one."""
+
+    def __init__(self, room: int) -> None:
+        self._records = np.zeros((room, len(Record._fields)))
+        self._lines = self._records.data.cast("B")
+        self._noted = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more."""
+        return self._noted == len(self._records)
+
+    def note(self, turn: Record) -> None:
+        """Write a record down."""
+        _LINE.pack_into(self._lines, self._noted * _LINE.size, *turn)
+        self._noted += 1
+
+    def take(self) -> Records:
+        """Return the records in order, to be counted before there is another, and forget them."""
+        taken = self._records[: self._noted]
+        self._noted = 0
+        return taken
 
 
 class TurnStatistics:
@@ -50,20 +77,8 @@ class TurnStatistics:
         self._computing: defaultdict[int, float] = defaultdict(float)
         self._waiting: defaultdict[int, float] = defaultdict(float)
 
-    def count(self, turn: Record) -> None:
-        """Count one turn."""
-        self._staleness[turn.staleness] += 1
-        self._computing[turn.worker] += turn.computing
-        self._waiting[turn.worker] += turn.waiting
-        if turn.round_trip > 0:
-            self._round_trips.append(turn.round_trip)
-            self._of_worker[turn.worker].append(turn.round_trip)
-        if turn.ahead >= 0:
-            self._turns_ahead[turn.ahead] += 1
-        self.count_merged(turn.changes_sent, turn.gains)
-
-    def count_all(self, turns: Records) -> None:
-        """Count turns in order, as `count` does one after the other."""
+    def count(self, turns: Records) -> None:
+        """Count turns in the order in which they were merged."""
         of = dict(zip(Record._fields, turns.T, strict=True))
         self._staleness.update(_whole(of["staleness"]))
         self._turns_ahead.update(_whole(of["ahead"][of["ahead"] >= 0]))

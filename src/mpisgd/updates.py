@@ -20,6 +20,7 @@ from mpisgd.exchange_loops import PAIR, Content
 from mpisgd.messages import Bytes
 
 Keys = NDArray[np.int32]
+VALUE, KEY = np.dtype(np.float32), np.dtype(np.int32)
 ALL_COLUMNS = -1  # in the place of a turn's number: the content is at all columns
 VALUES = -1  # in the place of a number of pairs: the content is values
 TOLD = -1  # in the place of a number of keys: they came with a message before
@@ -55,35 +56,35 @@ _REPLY = struct.Struct("<qqqdd2i")  # header; pairs or VALUES, values
 assert _UPDATE.size % 8 == _REPLY.size % 8 == 0  # noqa: S101 - so that pairs are aligned
 
 
-def dense_is_smaller(changes: int, places: int) -> bool:
-    """Tell whether values of all places take fewer bytes than that many pairs."""
-    return 4 * places < PAIR.itemsize * changes
-
-
 def largest_reply(places: int) -> int:
     """Return the most bytes of a reply with content at so many places."""
     return _REPLY.size + 4 * places
 
 
 class Room:
-    """Room for the content of one message at a time; what no message has reached yet is only reserved."""
+    """Room for the content of one message at a time; what no message has reached yet is only reserved.
+
+    content  uint8, for values of all places, or pairs that take no more
+    """
 
     def __init__(self, header: struct.Struct, places: int, keys: int = 0) -> None:
         self._header = header
         self._bytes = np.empty(header.size + 4 * places + 4 * keys, np.uint8)
+        self._begins = self._bytes.data  # for the header: to look at an array anew takes longer than to pack one
+        self.content = self._bytes[header.size : header.size + 4 * places]
 
     def values(self, count: int) -> Float:
         """Return room for this many values, float32 (count,)."""
-        return self._bytes[self._header.size : self._header.size + 4 * count].view(np.float32)
+        return self.content[: 4 * count].view(VALUE)
 
     def pairs(self, count: int) -> NDArray[np.void]:
         """Return room for this many pairs, PAIR (count,); they take no more of it than values of all places."""
-        return self._bytes[self._header.size : self._header.size + 8 * count].view(PAIR)
+        return self.content[: 8 * count].view(PAIR)
 
     def _seal(self, content: Content, *numbers: float) -> int:
         """Write the header; return where the content ends."""
-        pairs, values = (len(content), 0) if content.dtype == PAIR else (VALUES, len(content))
-        self._header.pack_into(self._bytes.data, 0, *numbers, pairs, values)
+        pairs, values = (len(content), 0) if content.itemsize == PAIR.itemsize else (VALUES, len(content))
+        self._header.pack_into(self._begins, 0, *numbers, pairs, values)
         return self._header.size + content.nbytes
 
 
@@ -121,21 +122,22 @@ class ReplyRoom(Room):
 
 def unpack_update(message: Bytes) -> tuple[UpdateHeader, Content, Keys | None, Keys | None]:
     """Return the header, the content, and the keys of the turn and of the one wanted: None where these came before."""
-    *header, keys, wanted, pairs, values = _UPDATE.unpack_from(message.data)
-    content, end = _content(message, _UPDATE.size, pairs, values)
-    middle = end + 4 * max(0, keys)
-    own = None if keys == TOLD else message[end:middle].view(np.int32)
-    asked = None if wanted == TOLD else message[middle : middle + 4 * wanted].view(np.int32)
-    return UpdateHeader(*header), content, own, asked
+    *header, own, asked, pairs, values = _UPDATE.unpack_from(message.data)
+    content = _content(message, _UPDATE.size, pairs, values)
+    end = _UPDATE.size + content.nbytes
+    keys = None if own == TOLD else np.frombuffer(message, KEY, own, end)
+    wanted = None if asked == TOLD else np.frombuffer(message, KEY, asked, end + 4 * max(0, own))
+    return UpdateHeader(*header), content, keys, wanted
 
 
 def unpack_reply(message: Bytes) -> tuple[ReplyHeader, Content]:
     """Return the header and the content."""
     stop, *header, pairs, values = _REPLY.unpack_from(message.data)
-    return ReplyHeader(bool(stop), *header), _content(message, _REPLY.size, pairs, values)[0]
+    return ReplyHeader(bool(stop), *header), _content(message, _REPLY.size, pairs, values)
 
 
-def _content(message: Bytes, start: int, pairs: int, values: int) -> tuple[Content, int]:
-    """Return the content that starts there, and where it ends."""
-    end = start + (4 * values if pairs == VALUES else 8 * pairs)
-    return message[start:end].view(np.float32 if pairs == VALUES else PAIR), end
+def _content(message: Bytes, start: int, pairs: int, values: int) -> Content:
+    """Return the content that starts there."""
+    if pairs == VALUES:
+        return np.frombuffer(message, VALUE, values, start)
+    return np.frombuffer(message, PAIR, pairs, start)

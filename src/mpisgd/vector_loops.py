@@ -25,29 +25,19 @@ class TurnSize(NamedTuple):
     penalty: float
 
 
-def subtract(
-    mine: Float,
-    shared: Float,
-    scale: float,
-    threshold: float,
-    changes: Float,
-    columns: NDArray[np.int32] | None = None,
-) -> tuple[int, int]:
+def subtract(mine: Float, shared: Float, scale: float, threshold: float, changes: Float) -> tuple[int, int]:
     """Write (mine - shared) scale to `changes`, 0 up to the threshold.
 
     Returns how many are above the threshold, and how many were not 0.
-
-    Of all columns, or of these, which must be in range: `changes` is float32 (columns,) then.
 
     Raises:
         ValueError: vectors of lengths that do not fit, with the compiled loops.
 
     """
     if _kernel is not None:
-        sent, changed = _kernel.subtract(mine, shared, scale, threshold, changes, columns)
+        sent, changed = _kernel.subtract(mine, shared, scale, threshold, changes)
         return int(sent), int(changed)
-    where = slice(None) if columns is None else columns
-    np.subtract(mine[where], shared[where], out=changes)
+    np.subtract(mine, shared, out=changes)
     changes *= np.float32(scale)
     changed = int(np.count_nonzero(changes))
     changes[np.abs(changes) <= np.float32(threshold)] = 0

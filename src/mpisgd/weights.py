@@ -12,11 +12,11 @@ import math
 
 import numpy as np
 
-from mpisgd import exchange_loops, vector_loops
+from mpisgd import exchange_loops
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, Content
 from mpisgd.svm import ScaledVector
-from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, UpdateRoom, dense_is_smaller
+from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, UpdateRoom
 from mpisgd.vector_loops import TurnSize
 
 # Below this the scale is multiplied into the vector, long before float32 entries of size 1/scale overflow.
@@ -89,7 +89,7 @@ class ServerWeights:
     def at(self, keys: Keys, room: ReplyRoom) -> Content:
         """Write to a reply the vector at these columns."""
         values = room.values(len(keys))
-        self.current.vector.take(keys, out=values, mode="clip")  # the keys are in range; to raise it would copy
+        exchange_loops.copy_at(self.current.vector, keys, values)
         return values
 
     def _fold_scale(self) -> None:
@@ -109,7 +109,6 @@ class WorkerWeights:
     def __init__(self, initial: Float) -> None:
         self.local = ScaledVector(initial.copy())
         self._base = initial.copy()
-        self._changes = np.empty_like(initial)
         self._scale_sent = 1.0
         self._log_folded = 0.0
 
@@ -119,11 +118,9 @@ class WorkerWeights:
         Returns the changes of the weights at `columns`, outside of which it changed nothing, the turn's decay, and how
         many weights there are to change with those held back.
         """
-        vector, base, scale = self.local.vector, self._base, self.local.scale
-        changes = self._changes if columns is None else self._changes[: len(columns)]
-        count, changed = vector_loops.subtract(vector, base, scale, threshold, changes, columns)
-        content = room.values(len(changes)) if dense_is_smaller(count, len(changes)) else room.pairs(count)
-        exchange_loops.pack_changes(columns, changes, vector, base, content)
+        vector, scale = self.local.vector, self.local.scale
+        pairs, changed = exchange_loops.pack_turn(columns, vector, self._base, scale, threshold, room.content)
+        content = room.values(len(vector if columns is None else columns)) if pairs is None else room.pairs(pairs)
         decay, self._scale_sent = scale / self._scale_sent, scale
         return content, decay, changed
 

@@ -50,19 +50,23 @@ class Bench:
         """Learn the full-size set for five passes, measured after each on validation rows, as users do."""
         return self._passes(5, mode, workers, seed)
 
-    def accuracy_run(self, mode: str, workers: int, seed: int, runs_alike: int = 1) -> Training | None:
-        """Learn the full-size set for 1/256, 1/128 ... of a pass, until the model reaches the target on the test rows.
+    def shortest(self, mode: str, workers: int, seed: int) -> float:
+        """Return the least of 1/256, 1/128 ... passes over the full-size set that bring a model to the target.
 
-        Returns the fastest of so many runs that did after as many passes, or none. Nothing is measured while it
-        learns: it says how long learning takes.
+        On the test rows, that is; infinite if none do.
         """
-        for passes in PASSES_TRIED:
-            runs = [self._passes(passes, mode, workers, seed)]
-            if runs[0].test_accuracy >= self.full.target:
-                runs += [self._passes(passes, mode, workers, seed) for _ in range(runs_alike - 1)]
-                reached = [run for run in runs if run.test_accuracy >= self.full.target]
-                return min(reached, key=lambda run: run.training_seconds)
-        return None
+        runs = ((passes, self.seconds_there(passes, mode, workers, seed)) for passes in PASSES_TRIED)
+        return next((passes for passes, seconds in runs if seconds is not None), math.inf)
+
+    def seconds_there(self, passes: float, mode: str, workers: int, seed: int) -> float | None:
+        """Learn the full-size set for so many passes; return how long that took, or none if the target is not reached.
+
+        Nothing is measured while it learns: it says how long learning takes.
+        """
+        if math.isinf(passes):
+            return None
+        run = self._passes(passes, mode, workers, seed)
+        return run.training_seconds if run.test_accuracy >= self.full.target else None
 
     def curve_run(self, mode: str, workers: int, seed: int) -> Training:
         """Learn the full-size set for three passes, measured on the test rows often: for the plot."""
@@ -121,9 +125,9 @@ def add_speed(result: Result, row: str, run: Training, rows: int) -> None:
     add_usage(result, row, run.ranks)
 
 
-def add_accuracy(result: Result, row: str, run: Training | None) -> None:
-    """Add how long the shortest run took whose model reaches the target, if one did."""
-    seconds = math.inf if run is None else run.training_seconds
+def add_accuracy(result: Result, row: str, runs: list[float | None]) -> None:
+    """Add how long the fastest of these runs took, in seconds, whose model reaches the target; none: it does not."""
+    seconds = min((seconds for seconds in runs if seconds is not None), default=math.inf)
     result.figure(row, TO_ACCURACY, seconds)
     result.figure(row, WITHIN_PASSES, seconds)
 

@@ -217,7 +217,19 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
         who.exchange(copy, None, None, SIZE)
         average.look(copy.local, copy.rows)
     _, measured = server.snapshot()
-    np.testing.assert_allclose(measured.weights(), average.weights(copies[1].local).weights(), rtol=1e-6)
+    np.testing.assert_allclose(measured.weights(), average.of(copies[1].local).weights(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("averaging", [False, True])
+def test_a_snapshot_stays_as_it_is(averaging: bool) -> None:
+    both = Both(beginning(averaging=averaging, passes=None))
+    both.exchange(0, 1, None, None)
+    _, measured = both.server.snapshot()
+    before = measured.weights().copy()
+    both.learn(0, np.ones(COLUMNS, np.float32), 0.5)
+    both.exchange(0, 50, None, None)
+    assert (both.server.snapshot()[1].weights() != before).any()
+    np.testing.assert_array_equal(measured.weights(), before)
 
 
 def test_the_turn_that_ends_the_last_pass_stops_all() -> None:

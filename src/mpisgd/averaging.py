@@ -53,9 +53,9 @@ class Average:
         share = (1 + LATENESS) / (self._taken + LATENESS)
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)
 
-    def weights(self, weights: ScaledVector) -> ScaledVector:
-        """Return a copy of the average; of the weights themselves before any were taken in."""
-        return ScaledVector(self._vector.copy()) if self._taken else ScaledVector(weights.weights())
+    def of(self, weights: ScaledVector) -> ScaledVector:
+        """Return the average, or the weights themselves before any were taken in; not a copy."""
+        return ScaledVector(self._vector) if self._taken else weights
 
 
 class Latest:
@@ -67,9 +67,9 @@ class Latest:
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""
 
-    def weights(self, weights: ScaledVector) -> ScaledVector:
-        """Return a copy of the weights."""
-        return ScaledVector(weights.weights())
+    def of(self, weights: ScaledVector) -> ScaledVector:
+        """Return the weights; not a copy."""
+        return weights
 
 
 def made_for(job: Job, vector: Float) -> Average | Latest:

@@ -31,10 +31,9 @@ class Leader:
     wants_stop  whether the next round is to be the last
     """
 
-    def __init__(self, channel: Channel, job: Job, rounds: Rounds, began: float) -> None:
-        """Lead in a run whose clock started at `began`, by this rank's."""
+    def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
         self._channel, self._job, self._rounds = channel, job, rounds
-        self._began = self._merged_at = began
+        self._began = self._merged_at = 0.0
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None
@@ -46,6 +45,10 @@ class Leader:
         self._rounds_done = 0  # since then
         self._orders_heard = 0
         self.wants_stop = False
+
+    def begin(self, at: float) -> None:
+        """Take note of when the clock of training started, by this rank's."""
+        self._began = self._merged_at = at
 
     def after_round(self, facts: RoundFacts) -> None:
         """Take the round just merged into account, and do what is due."""

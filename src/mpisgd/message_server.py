@@ -130,4 +130,4 @@ class MessageServer:
 
     def _snapshot(self) -> ScaledVector:
         self._count()
-        return self._average.weights(self._weights.current)
+        return ScaledVector(self._average.of(self._weights.current).weights())

@@ -6,9 +6,8 @@ Every message is a fixed header followed by arrays; nothing is pickled. Unpacked
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple, dataclass, fields
 from enum import IntEnum, unique
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +52,7 @@ class Order(IntEnum):
     STOP_NOW = 4  # stop with the next round
 
 
-@dataclass(frozen=True, slots=True)
-class ReportHeader:
+class ReportHeader(NamedTuple):
     """What the leader says with the weights: since the last report, but for the first three."""
 
     occasion: int
@@ -70,8 +68,7 @@ class ReportHeader:
     in_memory: bool  # whether rounds are merged in memory that the workers share
 
 
-@dataclass(frozen=True, slots=True)
-class RowsHeader:
+class RowsHeader(NamedTuple):
     """What the server says with a block of rows."""
 
     rows: int  # in this block
@@ -81,11 +78,11 @@ class RowsHeader:
     ended: bool  # no more rows will come: the run is over, or the server could not read on
 
 
-_KINDS = {"int": "<i8", "float": "<f8", "bool": "<i8"}
+_KINDS = {int: "<i8", float: "<f8", bool: "<i8"}
 
 
 def _header_dtype(header: type) -> np.dtype[np.void]:
-    return np.dtype([(field.name, _KINDS[str(field.type)]) for field in fields(header)])
+    return np.dtype([(name, _KINDS[kind]) for name, kind in get_type_hints(header).items()])
 
 
 _REPORT, _ROWS = _header_dtype(ReportHeader), _header_dtype(RowsHeader)
@@ -99,7 +96,7 @@ def pack_report(header: ReportHeader, round_trips: Float, spent: Float, weights:
     weights      (column_count,)
     """
     arrays = (array.reshape(-1).view(np.uint8) for array in (round_trips, spent, weights))
-    return np.concatenate([_pack_header(_REPORT, astuple(header)), *arrays])
+    return np.concatenate([_pack_header(_REPORT, header), *arrays])
 
 
 def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:

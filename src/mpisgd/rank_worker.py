@@ -30,6 +30,7 @@ from mpisgd.rounds import Rounds, rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.schedule import Schedule
 from mpisgd.shard import LearningShard, Shard
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import memory_for
 from mpisgd.step_search import StepSearch, Trial, tried_by
 from mpisgd.updates import Keys
@@ -62,9 +63,7 @@ def work(channel: Channel) -> None:
     trial = Trial(beginning, first) if job.config.learning_rate is None else None
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
         if sync:
-            rounds = rounds_for(channel, beginning, memory)
-            began, schedule = _begin(channel, beginning.job, search, trial)
-            work_sync(channel, beginning.job, learner, rounds, schedule, began)
+            _learn_in_lock_step(channel, beginning, memory, learner, search, trial)
         else:
             exchange = exchange_for(channel, beginning, memory, learner.keys())
             _, schedule = _begin(channel, beginning.job, search, trial)
@@ -136,13 +135,30 @@ def _step_size(channel: Channel, search: StepSearch, trial: Trial) -> float:
     return search.best
 
 
-def work_sync(channel: Channel, job: Job, learner: Learner, rounds: Rounds, schedule: Schedule, began: float) -> None:
+def _learn_in_lock_step(
+    channel: Channel,
+    beginning: Beginning,
+    memory: SharedMemory | None,
+    learner: Learner,
+    search: StepSearch,
+    trial: Trial | None,
+) -> None:
+    """Learn once all that it takes is there."""
+    job, rounds = beginning.job, rounds_for(channel, beginning, memory)
+    leader = Leader(channel, job, rounds) if channel.rank == LEADER else None
+    began, schedule = _begin(channel, job, search, trial)
+    if leader is not None:
+        leader.begin(began)
+    work_sync(channel, job, learner, rounds, schedule, leader)
+
+
+def work_sync(
+    channel: Channel, job: Job, learner: Learner, rounds: Rounds, schedule: Schedule, leader: Leader | None
+) -> None:
     """Take turns in lock step: each round starts from the same weights and ends with all turns merged into them.
 
-    Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes. The
-    clock of training started at `began`.
+    Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
-    leader = Leader(channel, job, rounds, began) if channel.rank == LEADER else None
     stops = False
     while not (job.is_done(rounds.rows) or stops):
         step_size = schedule.step_size(rounds.rows)

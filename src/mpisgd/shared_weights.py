@@ -234,7 +234,8 @@ class SharedWeights:
     def _measured(self) -> ScaledVector:
         next_rows, taken = self._state[AVERAGE].tolist()
         self._average.state = next_rows, int(taken)
-        return self._average.weights(ScaledVector(self._vector, float(self._state[State.SCALE])))
+        weights = ScaledVector(self._vector, float(self._state[State.SCALE]))
+        return ScaledVector(self._average.of(weights).weights())
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:

@@ -102,7 +102,8 @@ class Trial:
         half = max(1, min(TRIAL_ROWS, rows // (2 * count)))
         self._samples = [self._sample(2 * half * number, half) for number in range(count)]
         self._job = dataclasses.replace(beginning.job, learning_rows=half)
-        self._vector, self._average = np.zeros_like(self._initial), np.zeros_like(self._initial)
+        # Copies, so that their pages are there when the clock runs: to fetch them takes as long as 500 rows.
+        self._vector, self._average = self._initial.copy(), self._initial.copy()
 
     @cached_property
     def _before(self) -> list[float]:
@@ -127,7 +128,7 @@ class Trial:
         return Sample(start, start + half, judged)
 
     def _learnt(self, size: float, sample: Sample) -> ScaledVector:
-        """Return the weights after a pass with this step size: their average, if the run is measured by it."""
+        """Return the weights after a pass with this step size, until the next: their average, if that is measured."""
         job, shard, weights = self._job, self._shard, ScaledVector(self._vector)
         self._vector[:], self._average[:] = self._initial, 0
         rows, batch_size = sample.middle - sample.start, job.config.batch_size
@@ -139,7 +140,7 @@ class Trial:
                 weights, shard.rows, shard.labels, shard.squared_norms, start, stop, batch_size, size
             )
             average.look(weights, stop - sample.start)
-        return average.weights(weights)
+        return average.of(weights)
 
     def _value(self, weights: ScaledVector, sample: Sample) -> float:
         """Return the objective on the rows to judge by."""

@@ -155,7 +155,7 @@ def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
         counts.append(some.counts)
     found = [some.local.vector.copy()]
     if channel.rank == LEADER:
-        found += [some.measured(), np.diff(counts, axis=0)]
+        found += [some.measured().copy(), np.diff(counts, axis=0)]
     channel.worker_merge(np.zeros(1, np.float32), np.zeros(1, np.float32))  # nobody begins anew before it has looked
     assert some.rows == 3 * sum(channel.workers)
     return found

@@ -51,7 +51,7 @@ def pack(
     columns: Columns, mine: Any, base: Any, scale: float = 1.0, threshold: float = 0.0
 ) -> tuple[Content, int, NDArray[np.uint8]]:
     """Pack a turn; return its content, how much there was to send, and the room with some of what is behind it."""
-    places = COLUMNS if columns is None else len(columns)
+    places = len(mine) if columns is None else len(columns)
     room = np.full(4 * places + 8, 7, np.uint8)
     count, there_was = exchange_loops.pack_turn(columns, mine, base, scale, threshold, room[:-8])
     content = room[: 4 * places].view(np.float32) if count is None else room[: 8 * count].view(PAIR)
@@ -144,6 +144,30 @@ def test_add_update(mine: Any, changes: Any, columns: Columns, sparse: bool, tur
 def test_take_in(base: Any, local: Any, heard: Any, columns: Columns, sparse: bool) -> None:
     content = content_of(heard, columns, sparse=sparse)
     assert_same_both_ways(lambda *a: exchange_loops.take_in(columns, content, a[0], a[1]), base, local)
+
+
+@pytest.mark.parametrize("columns", [1, 8, 4_096, 10_007])
+@pytest.mark.parametrize("share", [0.1, 0.9])
+@pytest.mark.parametrize("turns", [1, 3])
+def test_of_many_columns_which_are_taken_several_at_once(columns: int, share: float, turns: int) -> None:
+    rng = np.random.default_rng(columns)
+    mine, base, local, times, curved = rng.uniform(0.5, 2, size=(5, columns)).astype(np.float32)
+    changes = np.where(rng.random(columns) < share, rng.normal(size=columns), 0).astype(np.float32)
+
+    def add_all(*vectors: Any) -> tuple[Any, ...]:
+        return add([*vectors], None, changes, version=9, factor=2.0, turns=turns, shrinking=0.25)
+
+    assert_same_both_ways(add_all, mine, np.arange(columns), times, curved, rtol=1e-4)
+    assert_same_both_ways(lambda *a: exchange_loops.take_in(None, changes, a[0], a[1]), base, local)
+    changed = base + changes
+    assert_same_both_ways(lambda *a: columns_of(pack(None, a[0], a[1], 0.5, 0.25)[0]), changed, base)
+    some = rng.integers(0, 10, size=columns)
+
+    def pick(*arrays: Any) -> tuple[Any, ...]:
+        content = np.zeros(columns, PAIR)
+        return columns_of(content[: exchange_loops.pick_since(arrays[0], round(10 * share), arrays[1], content)])
+
+    assert_same_both_ways(pick, some, mine)
 
 
 # --- what does not fit

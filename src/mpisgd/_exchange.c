@@ -10,6 +10,8 @@
 
 #include "_kernel.h"
 
+enum { BLOCK = 4096 }; /* columns: their changes are still in the nearest cache when it is noted where they were */
+
 struct pair {
     int32_t place;
     float value;
@@ -85,22 +87,47 @@ static struct found count_some(const struct changes *of)
     return found;
 }
 
-/* Writes all changes to values, or the so many that are sent to pairs; moves the base on to the worker's weights where they
-   are sent. Which are is not to be guessed by the processor: each pair is written, and the next place only moved on to
-   after one that is sent. */
-static void write_changes(const struct changes *of, float *values, struct pair *pairs, Py_ssize_t sent)
+/* Who writes changes moves the base on to the worker's weights where they are sent. */
+WITH_WIDE_VECTORS static void write_values_of_all(const struct changes *of, float *values)
 {
-    Py_ssize_t count = 0;
-    for (Py_ssize_t p = 0; p < of->places && (values != NULL || count < sent); p++) {
-        Py_ssize_t j = of->columns != NULL ? of->columns[p] : p;
-        float change = above((of->mine[j] - of->base[j]) * of->factor, of->least);
-        of->base[j] = change != 0 ? of->mine[j] : of->base[j];
-        if (values != NULL)
-            values[p] = change;
-        else
-            pairs[count] = (struct pair){(int32_t)p, change};
+    const float *mine = of->mine;
+    float *base = of->base, factor = of->factor, least = of->least;
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < of->places; j++) {
+        values[j] = above((mine[j] - base[j]) * factor, least);
+        base[j] = values[j] != 0 ? mine[j] : base[j];
+    }
+}
+
+static void write_values_of_some(const struct changes *of, float *values)
+{
+    for (Py_ssize_t p = 0; p < of->places; p++) {
+        int32_t j = of->columns[p];
+        values[p] = above((of->mine[j] - of->base[j]) * of->factor, of->least);
+        of->base[j] = values[p] != 0 ? of->mine[j] : of->base[j];
+    }
+}
+
+/* The so many changes that are sent. Which they are is not to be guessed by the processor: each pair is written, and the
+   next place only moved on to after one that is sent. */
+INLINE void write_pairs(const struct changes *of, const int32_t *columns, struct pair *pairs, Py_ssize_t sent)
+{
+    const struct changes by = *of; /* so that no store changes it */
+    for (Py_ssize_t p = 0, count = 0; count < sent; p++) {
+        Py_ssize_t j = columns != NULL ? columns[p] : p;
+        float change = above((by.mine[j] - by.base[j]) * by.factor, by.least);
+        by.base[j] = change != 0 ? by.mine[j] : by.base[j];
+        pairs[count] = (struct pair){(int32_t)p, change};
         count += change != 0;
     }
+}
+
+static void write_changes(const struct changes *of, void *room, int dense, Py_ssize_t sent)
+{
+    if (dense)
+        of->columns != NULL ? write_values_of_some(of, room) : write_values_of_all(of, room);
+    else
+        of->columns != NULL ? write_pairs(of, of->columns, room, sent) : write_pairs(of, NULL, room, sent);
 }
 
 static PyObject *pack_turn(PyObject *module, PyObject *arguments)
@@ -116,7 +143,7 @@ static PyObject *pack_turn(PyObject *module, PyObject *arguments)
     if (right) {
         found = of.columns != NULL ? count_some(&of) : count_all(&of);
         dense = 4 * of.places < (Py_ssize_t)sizeof(struct pair) * found.sent;
-        write_changes(&of, dense ? b[3].buf : NULL, b[3].buf, found.sent);
+        write_changes(&of, b[3].buf, dense, found.sent);
     }
     release_all(b, 4);
     return right ? Py_BuildValue("ii", dense ? -1 : found.sent, found.changed) : NULL;
@@ -136,6 +163,15 @@ static PyObject *copy_at(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
+WITH_WIDE_VECTORS static int64_t count_since(const int64_t *changed_at, int64_t version, Py_ssize_t columns)
+{
+    int64_t count = 0;
+    #pragma omp simd reduction(+ : count)
+    for (Py_ssize_t j = 0; j < columns; j++)
+        count += changed_at[j] > version;
+    return count;
+}
+
 /* Writes the columns changed after a version, with the vector there, to pairs; returns how many, or -1 if there is no room
    for all of them. */
 static PyObject *pick_since(PyObject *module, PyObject *arguments)
@@ -145,21 +181,70 @@ static PyObject *pick_since(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*Ly*w*", &b[0], &version, &b[1], &b[2]))
         return NULL;
     int right = check(b[0].len == 2 * b[1].len, "versions");
-    Py_ssize_t room = b[2].len / (Py_ssize_t)sizeof(struct pair), count = 0;
+    int64_t all = 0;
     if (right) {
         const int64_t *changed_at = b[0].buf;
         const float *vector = b[1].buf;
         struct pair *pairs = b[2].buf;
-        Py_ssize_t j = 0;
-        for (; j < b[1].len / 4 && count < room; j++) {
+        all = count_since(changed_at, version, b[1].len / 4);
+        if (all > b[2].len / (Py_ssize_t)sizeof(struct pair))
+            all = -1;
+        for (Py_ssize_t j = 0, count = 0; count < all; j++) {
             pairs[count] = (struct pair){(int32_t)j, vector[j]};
             count += changed_at[j] > version;
         }
-        for (; j < b[1].len / 4 && count == room; j++)
-            count = changed_at[j] > version ? -1 : count;
     }
     release_all(b, 3);
-    return right ? PyLong_FromSsize_t(count) : NULL;
+    return right ? PyLong_FromLongLong(all) : NULL;
+}
+
+struct added {
+    Py_ssize_t changes; /* that are not 0 */
+    double gains;
+};
+
+/* The changes of some columns on end, as add_one does it, but without branches. */
+WITH_WIDE_VECTORS static void add_block(const struct update *to, const float *changes, int64_t *changed_at, int64_t version,
+                                        Py_ssize_t first, Py_ssize_t stop, struct added *added)
+{
+    const struct update by = *to; /* so that no store changes it */
+    float *weights = by.vector, *times = by.times, gains = 0;
+    int32_t count = 0;
+    #pragma omp simd reduction(+ : count, gains)
+    for (Py_ssize_t j = first; j < stop; j++) {
+        float change = changes[j], one = change != 0;
+        float gain = damped(by.curvatures[j], by.reach, by.turns);
+        float every = by.version / (times[j] + 1);
+        times[j] += one;
+        weights[j] = weights[j] * (1 + one * ((1 - gain) * by.shrinking * every)) + gain * change * by.factor;
+        gains += one * gain;
+        count += change != 0;
+    }
+    #pragma omp simd
+    for (Py_ssize_t j = first; j < stop; j++)
+        changed_at[j] = changes[j] != 0 ? version : changed_at[j];
+    added->changes += count, added->gains += gains;
+}
+
+static struct added add_all(const struct update *to, const float *changes, int64_t *changed_at, int64_t version,
+                            Py_ssize_t columns)
+{
+    struct added added = {0, 0};
+    for (Py_ssize_t first = 0; first < columns; first += BLOCK)
+        add_block(to, changes, changed_at, version, first, lesser(first + BLOCK, columns), &added);
+    return added;
+}
+
+static struct added add_some(const struct update *to, const struct content *from, int64_t *changed_at, int64_t version)
+{
+    struct added added = {0, 0};
+    for (Py_ssize_t k = 0; k < from->count; k++)
+        if (value_at(from, k) != 0) {
+            added.gains += add_one(to, column_at(from, k), value_at(from, k));
+            changed_at[column_at(from, k)] = version;
+            added.changes++;
+        }
+    return added;
 }
 
 static PyObject *add_update(PyObject *module, PyObject *arguments)
@@ -172,26 +257,38 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(fff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
                           &to.turns, &size.all_rows, &size.of_moved, &size.penalty, &to.shrinking))
         return NULL;
-    Py_ssize_t count = 0;
-    double gains = 0;
+    struct added added = {0, 0};
     int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len && b[3].len == b[0].len, "vectors of the server")
         && open_content(&from, &b[4], &b[5], b[0].len / 4);
     if (right) {
-        int64_t *changed_at = b[1].buf;
         to.vector = b[0].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = (float)version;
         to.reach = reach_of(size, to.turns);
-        for (Py_ssize_t k = 0; k < from.count; k++)
-            if (value_at(&from, k) != 0) {
-                gains += add_one(&to, column_at(&from, k), value_at(&from, k));
-                changed_at[column_at(&from, k)] = version;
-                count++;
-            }
+        added = from.pairs == NULL && from.columns == NULL ? add_all(&to, from.values, b[1].buf, version, from.count)
+                                                           : add_some(&to, &from, b[1].buf, version);
     }
     release_all(b, 6);
-    return right ? Py_BuildValue("nd", count, gains) : NULL;
+    return right ? Py_BuildValue("nd", added.changes, added.gains) : NULL;
 }
 
-/* base = values and local = values + (local - base), at the places. */
+/* base = values and local = values + (local - base), of all columns or at the places. */
+WITH_WIDE_VECTORS static void take_all(const float *values, Py_ssize_t columns, float *base, float *local)
+{
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < columns; j++) {
+        local[j] = values[j] + (local[j] - base[j]);
+        base[j] = values[j];
+    }
+}
+
+static void take_some(const struct content *from, float *base, float *local)
+{
+    for (Py_ssize_t k = 0; k < from->count; k++) {
+        Py_ssize_t j = column_at(from, k);
+        local[j] = value_at(from, k) + (local[j] - base[j]);
+        base[j] = value_at(from, k);
+    }
+}
+
 static PyObject *take_in(PyObject *module, PyObject *arguments)
 {
     Py_buffer b[4];
@@ -199,14 +296,10 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "z*y*w*w*", &b[0], &b[1], &b[2], &b[3]))
         return NULL;
     int right = check(b[2].len == b[3].len, "base and local") && open_content(&from, &b[0], &b[1], b[2].len / 4);
-    if (right) {
-        float *base = b[2].buf, *local = b[3].buf;
-        for (Py_ssize_t k = 0; k < from.count; k++) {
-            Py_ssize_t j = column_at(&from, k);
-            local[j] = value_at(&from, k) + (local[j] - base[j]);
-            base[j] = value_at(&from, k);
-        }
-    }
+    if (right && from.pairs == NULL && from.columns == NULL)
+        take_all(from.values, from.count, b[2].buf, b[3].buf);
+    else if (right)
+        take_some(&from, b[2].buf, b[3].buf);
     release_all(b, 4);
     return right ? Py_NewRef(Py_None) : NULL;
 }

@@ -61,11 +61,9 @@ class StepSearch:
 
     def hear(self, sums: NDArray[np.float64]) -> None:
         """Go on by the sum of what all workers' `Trial.of` returned for those `to_try`."""
-        rows, before, after = sums.reshape(3, -1)
         tried, self.to_try = self.to_try, []
-        with np.errstate(invalid="ignore"):  # a given model may have diverged
-            gains = (before - after) / rows
-        for number, gain in zip(tried, gains.tolist(), strict=True):
+        for number, rows, before, after in zip(tried, *sums.reshape(3, -1).tolist(), strict=True):
+            gain = (before - after) / rows  # not a number where a given model has diverged
             if number > 0 and not gain - SHORT_OF_THE_BEST * max(0.0, gain) > self._gain:
                 return
             self.best, self._gain = float(self.sizes[number]), gain

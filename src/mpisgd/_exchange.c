@@ -50,6 +50,20 @@ static int open_content(struct content *to, const Py_buffer *columns, const Py_b
     return check(to->count == 0 || largest < (uint64_t)places, "place out of range");
 }
 
+/* Writes where there is a 1 among these flags, 0 or 1, counted from `first` on; returns how often. Eight at once, which are
+   mostly 0: there is a multiple of eight. */
+static Py_ssize_t find_ones(const uint8_t *flags, Py_ssize_t count, int32_t first, int32_t *places)
+{
+    Py_ssize_t found = 0;
+    for (Py_ssize_t j = 0; j < count; j += 8) {
+        uint64_t eight;
+        memcpy(&eight, flags + j, 8);
+        for (; eight != 0; eight &= eight - 1)
+            places[found++] = first + (int32_t)j + (__builtin_ctzll(eight) >> 3);
+    }
+    return found;
+}
+
 struct found {
     int32_t sent, changed; /* above the threshold; not 0 */
 };
@@ -110,11 +124,11 @@ static void write_values_of_some(const struct changes *of, float *values)
 
 /* The so many changes that are sent. Which they are is not to be guessed by the processor: each pair is written, and the
    next place only moved on to after one that is sent. */
-INLINE void write_pairs(const struct changes *of, const int32_t *columns, struct pair *pairs, Py_ssize_t sent)
+static void write_pairs_of_some(const struct changes *of, struct pair *pairs, Py_ssize_t sent)
 {
     const struct changes by = *of; /* so that no store changes it */
     for (Py_ssize_t p = 0, count = 0; count < sent; p++) {
-        Py_ssize_t j = columns != NULL ? columns[p] : p;
+        int32_t j = by.columns[p];
         float change = above((by.mine[j] - by.base[j]) * by.factor, by.least);
         by.base[j] = change != 0 ? by.mine[j] : by.base[j];
         pairs[count] = (struct pair){(int32_t)p, change};
@@ -122,12 +136,36 @@ INLINE void write_pairs(const struct changes *of, const int32_t *columns, struct
     }
 }
 
+WITH_WIDE_VECTORS static void flag_sent(const struct changes *of, Py_ssize_t first, Py_ssize_t stop, uint8_t *flags)
+{
+    const float *mine = of->mine + first, *base = of->base + first;
+    float factor = of->factor, least = of->least;
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < stop - first; j++)
+        flags[j] = above((mine[j] - base[j]) * factor, least) != 0;
+}
+
+static void write_pairs_of_all(const struct changes *of, struct pair *pairs)
+{
+    int32_t columns[BLOCK];
+    for (Py_ssize_t first = 0; first < of->places; first += BLOCK) {
+        uint8_t flags[BLOCK] = {0};
+        flag_sent(of, first, lesser(first + BLOCK, of->places), flags);
+        Py_ssize_t sent = find_ones(flags, BLOCK, (int32_t)first, columns);
+        for (Py_ssize_t k = 0; k < sent; k++) {
+            int32_t j = columns[k];
+            *pairs++ = (struct pair){j, (of->mine[j] - of->base[j]) * of->factor};
+            of->base[j] = of->mine[j];
+        }
+    }
+}
+
 static void write_changes(const struct changes *of, void *room, int dense, Py_ssize_t sent)
 {
-    if (dense)
-        of->columns != NULL ? write_values_of_some(of, room) : write_values_of_all(of, room);
+    if (of->columns == NULL)
+        dense ? write_values_of_all(of, room) : write_pairs_of_all(of, room);
     else
-        of->columns != NULL ? write_pairs(of, of->columns, room, sent) : write_pairs(of, NULL, room, sent);
+        dense ? write_values_of_some(of, room) : write_pairs_of_some(of, room, sent);
 }
 
 static PyObject *pack_turn(PyObject *module, PyObject *arguments)
@@ -172,6 +210,26 @@ WITH_WIDE_VECTORS static int64_t count_since(const int64_t *changed_at, int64_t 
     return count;
 }
 
+WITH_WIDE_VECTORS static void flag_since(const int64_t *changed_at, int64_t version, Py_ssize_t count, uint8_t *flags)
+{
+    #pragma omp simd
+    for (Py_ssize_t j = 0; j < count; j++)
+        flags[j] = changed_at[j] > version;
+}
+
+static void write_since(const int64_t *changed_at, int64_t version, const float *vector, Py_ssize_t count,
+                        struct pair *pairs)
+{
+    int32_t columns[BLOCK];
+    for (Py_ssize_t first = 0; first < count; first += BLOCK) {
+        uint8_t flags[BLOCK] = {0};
+        flag_since(changed_at + first, version, lesser(BLOCK, count - first), flags);
+        Py_ssize_t changed = find_ones(flags, BLOCK, (int32_t)first, columns);
+        for (Py_ssize_t k = 0; k < changed; k++)
+            *pairs++ = (struct pair){columns[k], vector[columns[k]]};
+    }
+}
+
 /* Writes the columns changed after a version, with the vector there, to pairs; returns how many, or -1 if there is no room
    for all of them. */
 static PyObject *pick_since(PyObject *module, PyObject *arguments)
@@ -181,21 +239,14 @@ static PyObject *pick_since(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*Ly*w*", &b[0], &version, &b[1], &b[2]))
         return NULL;
     int right = check(b[0].len == 2 * b[1].len, "versions");
-    int64_t all = 0;
-    if (right) {
-        const int64_t *changed_at = b[0].buf;
-        const float *vector = b[1].buf;
-        struct pair *pairs = b[2].buf;
-        all = count_since(changed_at, version, b[1].len / 4);
-        if (all > b[2].len / (Py_ssize_t)sizeof(struct pair))
-            all = -1;
-        for (Py_ssize_t j = 0, count = 0; count < all; j++) {
-            pairs[count] = (struct pair){(int32_t)j, vector[j]};
-            count += changed_at[j] > version;
-        }
-    }
+    Py_ssize_t columns = b[1].len / 4, room = b[2].len / (Py_ssize_t)sizeof(struct pair);
+    int64_t count = right ? count_since(b[0].buf, version, columns) : 0;
+    if (count > room)
+        count = -1;
+    else if (right)
+        write_since(b[0].buf, version, b[1].buf, columns, b[2].buf);
     release_all(b, 3);
-    return right ? PyLong_FromLongLong(all) : NULL;
+    return right ? PyLong_FromLongLong(count) : NULL;
 }
 
 struct added {
@@ -304,25 +355,6 @@ static PyObject *take_in(PyObject *module, PyObject *arguments)
     return right ? Py_NewRef(Py_None) : NULL;
 }
 
-/* Writes the columns seen, in order, and forgets them; returns how many there were. */
-static int64_t write_seen(char *seen, Py_ssize_t columns, int32_t *keys)
-{
-    int64_t count = 0;
-    for (Py_ssize_t j = 0; j < columns; j++) {
-        uint64_t eight = 1;
-        if (j + 8 <= columns)
-            memcpy(&eight, seen + j, 8);
-        if (eight == 0) { /* most are not there */
-            j += 7;
-            continue;
-        }
-        keys[count] = (int32_t)j; /* there is room: the caller has one place more than elements */
-        count += seen[j];
-        seen[j] = 0;
-    }
-    return count;
-}
-
 static PyObject *turn_keys(PyObject *module, PyObject *arguments)
 {
     struct rows rows = {0};
@@ -332,15 +364,18 @@ static PyObject *turn_keys(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "O!nw*w*w*", &PyTuple_Type, &of_rows, &turn_rows, &seen, &keys, &ends))
         return NULL;
     int right = open_rows(of_rows, &rows) && fit_turns(&rows, turn_rows, &ends)
-        && check(keys.len / 4 > pointer(&rows, rows.count) - pointer(&rows, 0), "room for keys");
+        && check(keys.len / 4 >= pointer(&rows, rows.count) - pointer(&rows, 0), "room for keys")
+        && check(seen.len % 8 == 0, "seen");
     if (right) {
         int64_t *end = ends.buf;
         *end = 0;
         for (int64_t start = 0; start < rows.count; start += turn_rows, end++) {
             int64_t stop = pointer(&rows, lesser(start + turn_rows, rows.count));
             for (int64_t k = pointer(&rows, start); k < stop; k++)
-                ((char *)seen.buf)[column(rows.columns.buf, rows.narrow, k)] = 1;
-            end[1] = end[0] + write_seen(seen.buf, seen.len, (int32_t *)keys.buf + end[0]);
+                ((uint8_t *)seen.buf)[column(rows.columns.buf, rows.narrow, k)] = 1;
+            end[1] = end[0] + find_ones(seen.buf, seen.len, 0, (int32_t *)keys.buf + end[0]);
+            for (int64_t k = end[0]; k < end[1]; k++)
+                ((uint8_t *)seen.buf)[((int32_t *)keys.buf)[k]] = 0;
         }
     }
     release(&rows);

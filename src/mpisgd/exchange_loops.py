@@ -159,8 +159,8 @@ def turn_keys(rows: Rows, column_count: int, turn_rows: int) -> TurnKeys:
     starts = pointers[np.r_[: len(pointers) - 1 : turn_rows, len(pointers) - 1]]
     ends = np.zeros(len(starts), np.int64)
     if _kernel is not None:
-        keys = np.empty(int(starts[-1] - starts[0]) + 1, np.int32)
-        _kernel.turn_keys(rows, turn_rows, np.zeros(column_count, np.uint8), keys, ends)
+        keys = np.empty(int(starts[-1] - starts[0]), np.int32)
+        _kernel.turn_keys(rows, turn_rows, np.zeros(-(-column_count // 8) * 8, np.uint8), keys, ends)
     else:
         of_turns = [np.unique(columns[start:stop]).astype(np.int32) for start, stop in pairwise(starts)]
         keys = np.concatenate(of_turns)

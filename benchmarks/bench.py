@@ -50,21 +50,19 @@ class Bench:
         """Learn the full-size set for five passes, measured after each on validation rows, as users do."""
         return self._passes(5, mode, workers, seed)
 
-    def shortest(self, mode: str, workers: int, seed: int) -> float:
-        """Return the least of 1/256, 1/128 ... passes over the full-size set that bring a model to the target.
+    def shortest(self, mode: str, workers: int, seed: int) -> tuple[float, float] | None:
+        """Learn the full-size set for 1/256, 1/128 ... of a pass, until the model reaches the target on the test rows.
 
-        On the test rows, that is; infinite if none do.
+        Returns the passes of the shortest run that does, and its seconds; none if none does.
         """
         runs = ((passes, self.seconds_there(passes, mode, workers, seed)) for passes in PASSES_TRIED)
-        return next((passes for passes, seconds in runs if seconds is not None), math.inf)
+        return next(((passes, seconds) for passes, seconds in runs if seconds is not None), None)
 
     def seconds_there(self, passes: float, mode: str, workers: int, seed: int) -> float | None:
         """Learn the full-size set for so many passes; return how long that took, or none if the target is not reached.
 
         Nothing is measured while it learns: it says how long learning takes.
         """
-        if math.isinf(passes):
-            return None
         run = self._passes(passes, mode, workers, seed)
         return run.training_seconds if run.test_accuracy >= self.full.target else None
 
@@ -125,9 +123,8 @@ def add_speed(result: Result, row: str, run: Training, rows: int) -> None:
     add_usage(result, row, run.ranks)
 
 
-def add_accuracy(result: Result, row: str, runs: list[float | None]) -> None:
-    """Add how long the fastest of these runs took, in seconds, whose model reaches the target; none: it does not."""
-    seconds = min((seconds for seconds in runs if seconds is not None), default=math.inf)
+def add_accuracy(result: Result, row: str, seconds: float) -> None:
+    """Add how long it took to reach the target, infinite if it was not."""
     result.figure(row, TO_ACCURACY, seconds)
     result.figure(row, WITHIN_PASSES, seconds)
 

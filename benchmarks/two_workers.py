@@ -54,7 +54,8 @@ def add_own(bench: Bench, result: Result, mode: str, train: sets.Split, seed: in
     """Run this program for speed and for accuracy, and add both to the table; the first seed's to the plot."""
     row = mpisgd_row(mode, 2)
     add_speed(result, row, bench.speed_run(mode, 2, seed), train.rows.shape[0])
-    add_accuracy(result, row, [bench.seconds_there(bench.shortest(mode, 2, seed), mode, 2, seed)])
+    shortest = bench.shortest(mode, 2, seed)
+    add_accuracy(result, row, math.inf if shortest is None else shortest[1])
     training = bench.curve_run(mode, 2, seed)
     result.figure(row, "test accuracy", training.test_accuracy)
     model = load_model(training.model)

@@ -20,7 +20,7 @@ def averaged(points: list[list[float]], scale: float = 1.0) -> np.ndarray:
     for number, point in enumerate(points):
         weights = ScaledVector(np.array(point, np.float32) / np.float32(scale), scale)
         average.look(weights, rows=20 * number)
-    return average.of(weights).weights()
+    return average.measured(weights).weights()
 
 
 def test_a_point_that_is_stayed_at_is_the_average():
@@ -44,9 +44,9 @@ def test_points_close_to_each_other_are_left_out():
     )
     average.look(one, rows=100)
     average.look(other, rows=109)  # less than an 80th of a pass later
-    np.testing.assert_array_equal(average.of(other).weights(), [1, 1])
+    np.testing.assert_array_equal(average.measured(other).weights(), [1, 1])
     average.look(other, rows=110)
-    assert average.of(other).weights()[0] > 1
+    assert average.measured(other).weights()[0] > 1
 
 
 def test_early_points_are_taken_in_when_there_have_been_twice_the_rows():
@@ -56,9 +56,9 @@ def test_early_points_are_taken_in_when_there_have_been_twice_the_rows():
     )
     average.look(one, rows=3)
     average.look(other, rows=5)
-    np.testing.assert_array_equal(average.of(other).weights(), [1, 1])
+    np.testing.assert_array_equal(average.measured(other).weights(), [1, 1])
     average.look(other, rows=6)
-    assert average.of(other).weights()[0] > 1
+    assert average.measured(other).weights()[0] > 1
 
 
 def test_however_many_the_columns_points_are_taken_in_several_times_a_pass():
@@ -66,12 +66,12 @@ def test_however_many_the_columns_points_are_taken_in_several_times_a_pass():
     average, rows = Average(job, np.zeros(2, np.float32)), range(0, 801, 50)
     for done in rows:
         average.look(ScaledVector(np.full(2, done, np.float32)), done)
-    assert average.of(ScaledVector(np.zeros(2, np.float32))).weights()[0] > 400
+    assert average.measured(ScaledVector(np.zeros(2, np.float32))).weights()[0] > 400
 
 
 def test_before_any_point_the_weights_stand_for_themselves():
     weights = ScaledVector(np.ones(2, np.float32), 0.5)
-    np.testing.assert_array_equal(Average(JOB, np.zeros(2, np.float32)).of(weights).weights(), [0.5, 0.5])
+    np.testing.assert_array_equal(Average(JOB, np.zeros(2, np.float32)).measured(weights).weights(), [0.5, 0.5])
 
 
 def test_without_averaging_the_last_weights_are_taken():
@@ -79,7 +79,7 @@ def test_without_averaging_the_last_weights_are_taken():
     assert isinstance(latest, Latest)
     weights = ScaledVector(np.ones(3, np.float32), 0.5)
     latest.look(weights, 0)
-    np.testing.assert_array_equal(latest.of(weights).weights(), np.full(3, 0.5))
+    np.testing.assert_array_equal(latest.measured(weights).weights(), np.full(3, 0.5))
 
 
 @pytest.mark.parametrize("settings", [{}, {"averaging": False}])
@@ -94,4 +94,4 @@ def test_one_that_goes_on_from_anothers_vector_and_state_is_the_same(settings: A
         handed_on.look(ScaledVector(point), rows=7 * number)
         state = handed_on.state
     last = ScaledVector(points[-1])
-    np.testing.assert_array_equal(handed_on.of(last).vector, alone.of(last).vector)
+    np.testing.assert_array_equal(handed_on.measured(last).vector, alone.measured(last).vector)

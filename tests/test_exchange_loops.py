@@ -50,12 +50,11 @@ def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: 
 def pack(
     columns: Columns, mine: Any, base: Any, scale: float = 1.0, threshold: float = 0.0
 ) -> tuple[Content, int, NDArray[np.uint8]]:
-    """Pack a turn; return its content, how much there was to send, and the room with some of what is behind it."""
+    """Pack a turn; return its content, how many changes it has, and the room with some of what is behind it."""
     places = len(mine) if columns is None else len(columns)
     room = np.full(4 * places + 8, 7, np.uint8)
-    count, there_was = exchange_loops.pack_turn(columns, mine, base, scale, threshold, room[:-8])
-    content = room[: 4 * places].view(np.float32) if count is None else room[: 8 * count].view(PAIR)
-    return content, there_was, room
+    content, changes = exchange_loops.pack_turn(columns, mine, base, scale, threshold, room[:-8])
+    return content, changes, room
 
 
 @examples
@@ -64,9 +63,9 @@ def test_pack_turn(columns: Columns, mine: Any, base: Any, alike: list[bool], th
     base[alike] = mine[alike]
 
     def packed(*vectors: Any) -> tuple[Any, ...]:
-        content, there_was, room = pack(columns, *vectors, 0.75, threshold)
+        content, number, room = pack(columns, *vectors, 0.75, threshold)
         assert (room[-8:] == 7).all()
-        return (*columns_of(content), there_was)
+        return (*columns_of(content), number)
 
     assert_same_both_ways(packed, mine, base)
 
@@ -80,8 +79,8 @@ def test_what_is_packed_is_above_the_threshold_in_the_smaller_form_and_the_base_
     before, where = base.copy(), range(COLUMNS) if columns is None else columns.tolist()
     changes = np.where(np.isin(range(COLUMNS), where), mine - base, np.float32(0))
     sends = np.abs(changes) > threshold
-    content, there_was, _ = pack(columns, mine, base, threshold=threshold)
-    assert there_was == np.count_nonzero(changes)
+    content, number, _ = pack(columns, mine, base, threshold=threshold)
+    assert number == np.count_nonzero(changes)
     assert content.nbytes == min(4 * len(where), PAIR.itemsize * np.count_nonzero(sends))
     expected = np.where(sends, changes, np.float32(0))
     sparse = content_of(expected, columns, sparse=content.dtype == PAIR)
@@ -89,13 +88,22 @@ def test_what_is_packed_is_above_the_threshold_in_the_smaller_form_and_the_base_
     np.testing.assert_array_equal(base, np.where(sends, mine, before))
 
 
-@pytest.mark.parametrize("columns", [None, at([0, 1, 3])])
-def test_what_is_not_a_number_is_not_held_back(columns: Columns) -> None:
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [(None, pairs([1, 3], [np.nan, np.inf])), (at([0, 1, 3]), np.array([0, np.nan, np.inf], np.float32))],
+)
+def test_what_is_not_a_number_is_not_held_back(columns: Columns, expected: Content) -> None:
     mine, base = np.array([1, np.nan, 0, np.inf, 0, 0, 0], np.float32), np.zeros(COLUMNS, np.float32)
-    content, there_was, _ = pack(columns, mine, base, threshold=4.0)
-    assert there_was == 3
-    changes = [0, np.nan, np.inf] if content.dtype != PAIR else [np.nan, np.inf]
-    np.testing.assert_array_equal(content["value"] if content.dtype == PAIR else content, changes)
+
+    def packed(*vectors: Any) -> tuple[Any, ...]:
+        content, changes, _ = pack(columns, *vectors, threshold=4.0)
+        assert content.dtype == expected.dtype
+        for found, wanted in zip(columns_of(content), columns_of(expected), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(vectors[1], [0, np.nan, 0, np.inf, 0, 0, 0])
+        return (changes,)
+
+    assert_same_both_ways(packed, mine, base)
 
 
 @examples
@@ -161,13 +169,17 @@ def test_of_many_columns_which_are_taken_several_at_once(columns: int, share: fl
     assert_same_both_ways(lambda *a: exchange_loops.take_in(None, changes, a[0], a[1]), base, local)
     changed = base + changes
     assert_same_both_ways(lambda *a: columns_of(pack(None, a[0], a[1], 0.5, 0.25)[0]), changed, base)
-    some = rng.integers(0, 10, size=columns)
+    some = rng.random(columns) < share
+    some[0] = True
 
     def pick(*arrays: Any) -> tuple[Any, ...]:
-        content = np.zeros(columns, PAIR)
-        return columns_of(content[: exchange_loops.pick_since(arrays[0], round(10 * share), arrays[1], content)])
+        content = np.zeros(np.count_nonzero(some), PAIR)
+        assert exchange_loops.pick_since(arrays[0], 2**40, arrays[1], content[1:]) is None
+        assert exchange_loops.pick_since(arrays[0], 2**40, arrays[1], content) == len(content)
+        np.testing.assert_array_equal(content["place"], np.flatnonzero(some))
+        return columns_of(content)
 
-    assert_same_both_ways(pick, some, mine)
+    assert_same_both_ways(pick, 2**40 + some.astype(np.int64), mine)
 
 
 # --- what does not fit

@@ -184,6 +184,15 @@ def test_a_measurement_tells_what_the_turns_were_like(start: Any) -> None:
 # --- why to stop
 
 
+def test_rows_that_are_not_counted_yet_are_reason_enough(start: Any) -> None:
+    server = start(passes=2.0)
+    assert not server.monitor.check_limits(ROWS)
+    assert server.monitor.check_limits(2 * ROWS)
+    assert server.monitor.stop_reason == "passes"
+    assert server.logged(EVENTS, "passes") == [2.0]
+    assert server.monitor.rows == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -217,7 +217,7 @@ def test_the_average_takes_the_weights_in_as_the_server_would() -> None:
         who.exchange(copy, None, None, SIZE)
         average.look(copy.local, copy.rows)
     _, measured = server.snapshot()
-    np.testing.assert_allclose(measured.weights(), average.of(copies[1].local).weights(), rtol=1e-6)
+    np.testing.assert_allclose(measured.weights(), average.measured(copies[1].local).weights(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("averaging", [False, True])

@@ -5,12 +5,16 @@
    not compiled; tests hold the two to each other.
 
    A message's content is float32 values, one for each place, or pairs of a place and its value. Place p is the column
-   columns[p] or, without a list of columns, p itself. Lists of columns are trusted to be in range: who remembers one has
-   looked at it. Places come from elsewhere, and are looked at before anything is written. */
+   columns[p] or, without a list of columns, p itself. Lists of columns are trusted to be distinct and in range: who
+   remembers one has looked at it. Places come from elsewhere, and are looked at before anything is written. */
 
 #include "_kernel.h"
 
-enum { BLOCK = 4096 }; /* columns: their changes are still in the nearest cache when it is noted where they were */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "messages and flags are read as little-endian"
+#endif
+
+enum { BLOCK = 4096 }; /* columns: what is found of them stays in the nearest cache, and takes 20 KB of the stack */
 
 struct pair {
     int32_t place;
@@ -50,13 +54,12 @@ static int open_content(struct content *to, const Py_buffer *columns, const Py_b
     return check(to->count == 0 || largest < (uint64_t)places, "place out of range");
 }
 
-/* Writes where there is a 1 among these flags, 0 or 1, counted from `first` on; returns how often. Eight at once, which are
-   mostly 0: there is a multiple of eight. */
+/* Writes the places of the ones among so many flags, a multiple of eight, numbered from `first`; returns how many. */
 static Py_ssize_t find_ones(const uint8_t *flags, Py_ssize_t count, int32_t first, int32_t *places)
 {
     Py_ssize_t found = 0;
     for (Py_ssize_t j = 0; j < count; j += 8) {
-        uint64_t eight;
+        uint64_t eight; /* the first of them lowest */
         memcpy(&eight, flags + j, 8);
         for (; eight != 0; eight &= eight - 1)
             places[found++] = first + (int32_t)j + (__builtin_ctzll(eight) >> 3);
@@ -64,88 +67,93 @@ static Py_ssize_t find_ones(const uint8_t *flags, Py_ssize_t count, int32_t firs
     return found;
 }
 
-struct found {
-    int32_t sent, changed; /* above the threshold; not 0 */
-};
-
-struct changes { /* of a worker's weights since its last update; mine[j] is ahead of base[j] by one of them */
+struct unsent { /* changes of a worker's weights since its last update: how far `mine` is ahead of `base`, by a factor */
     const float *mine;
     float *base;
-    float factor, least;
+    float factor, threshold;
     const int32_t *columns; /* NULL: all */
     Py_ssize_t places;
 };
 
-WITH_WIDE_VECTORS static struct found count_all(const struct changes *of)
+static inline float change_at(const struct unsent *of, Py_ssize_t j)
 {
-    const float *mine = of->mine, *base = of->base;
-    float factor = of->factor, least = of->least;
-    int32_t sent = 0, changed = 0;
-    #pragma omp simd reduction(+ : sent, changed)
-    for (Py_ssize_t j = 0; j < of->places; j++) {
-        float change = (mine[j] - base[j]) * factor;
-        sent += above(change, least) != 0;
-        changed += change != 0;
-    }
-    return (struct found){sent, changed};
+    return (of->mine[j] - of->base[j]) * of->factor;
 }
 
-static struct found count_some(const struct changes *of)
+static inline float sent_at(const struct unsent *of, Py_ssize_t j)
 {
-    struct found found = {0, 0};
-    for (Py_ssize_t p = 0; p < of->places; p++) {
-        float change = (of->mine[of->columns[p]] - of->base[of->columns[p]]) * of->factor;
-        found.sent += above(change, of->least) != 0;
-        found.changed += change != 0;
+    return above(change_at(of, j), of->threshold);
+}
+
+struct counts {
+    int32_t sent, changed; /* above the threshold; not 0 */
+};
+
+WITH_WIDE_VECTORS static struct counts count_all(const struct unsent *changes)
+{
+    const struct unsent of = *changes;
+    int32_t sent = 0, changed = 0;
+    #pragma omp simd reduction(+ : sent, changed)
+    for (Py_ssize_t j = 0; j < of.places; j++) {
+        sent += sent_at(&of, j) != 0;
+        changed += change_at(&of, j) != 0;
     }
-    return found;
+    return (struct counts){sent, changed};
+}
+
+static struct counts count_some(const struct unsent *of)
+{
+    struct counts counts = {0, 0};
+    for (Py_ssize_t p = 0; p < of->places; p++) {
+        counts.sent += sent_at(of, of->columns[p]) != 0;
+        counts.changed += change_at(of, of->columns[p]) != 0;
+    }
+    return counts;
 }
 
 /* Who writes changes moves the base on to the worker's weights where they are sent. */
-WITH_WIDE_VECTORS static void write_values_of_all(const struct changes *of, float *values)
+WITH_WIDE_VECTORS static void write_values_of_all(const struct unsent *changes, float *values)
 {
-    const float *mine = of->mine;
-    float *base = of->base, factor = of->factor, least = of->least;
+    const struct unsent of = *changes; /* so that no store changes it */
     #pragma omp simd
-    for (Py_ssize_t j = 0; j < of->places; j++) {
-        values[j] = above((mine[j] - base[j]) * factor, least);
-        base[j] = values[j] != 0 ? mine[j] : base[j];
+    for (Py_ssize_t j = 0; j < of.places; j++) {
+        values[j] = sent_at(&of, j);
+        of.base[j] = values[j] != 0 ? of.mine[j] : of.base[j];
     }
 }
 
-static void write_values_of_some(const struct changes *of, float *values)
+static void write_values_of_some(const struct unsent *of, float *values)
 {
     for (Py_ssize_t p = 0; p < of->places; p++) {
         int32_t j = of->columns[p];
-        values[p] = above((of->mine[j] - of->base[j]) * of->factor, of->least);
+        values[p] = sent_at(of, j);
         of->base[j] = values[p] != 0 ? of->mine[j] : of->base[j];
     }
 }
 
 /* The so many changes that are sent. Which they are is not to be guessed by the processor: each pair is written, and the
    next place only moved on to after one that is sent. */
-static void write_pairs_of_some(const struct changes *of, struct pair *pairs, Py_ssize_t sent)
+static void write_pairs_of_some(const struct unsent *changes, struct pair *pairs, Py_ssize_t sent)
 {
-    const struct changes by = *of; /* so that no store changes it */
-    for (Py_ssize_t p = 0, count = 0; count < sent; p++) {
-        int32_t j = by.columns[p];
-        float change = above((by.mine[j] - by.base[j]) * by.factor, by.least);
-        by.base[j] = change != 0 ? by.mine[j] : by.base[j];
+    const struct unsent of = *changes; /* so that no store changes it */
+    for (Py_ssize_t p = 0, count = 0; count < sent && p < of.places; p++) {
+        int32_t j = of.columns[p];
+        float change = sent_at(&of, j);
+        of.base[j] = change != 0 ? of.mine[j] : of.base[j];
         pairs[count] = (struct pair){(int32_t)p, change};
         count += change != 0;
     }
 }
 
-WITH_WIDE_VECTORS static void flag_sent(const struct changes *of, Py_ssize_t first, Py_ssize_t stop, uint8_t *flags)
+WITH_WIDE_VECTORS static void flag_sent(const struct unsent *changes, Py_ssize_t first, Py_ssize_t stop, uint8_t *flags)
 {
-    const float *mine = of->mine + first, *base = of->base + first;
-    float factor = of->factor, least = of->least;
+    const struct unsent of = *changes;
     #pragma omp simd
-    for (Py_ssize_t j = 0; j < stop - first; j++)
-        flags[j] = above((mine[j] - base[j]) * factor, least) != 0;
+    for (Py_ssize_t j = first; j < stop; j++)
+        flags[j - first] = sent_at(&of, j) != 0;
 }
 
-static void write_pairs_of_all(const struct changes *of, struct pair *pairs)
+static void write_pairs_of_all(const struct unsent *of, struct pair *pairs)
 {
     int32_t columns[BLOCK];
     for (Py_ssize_t first = 0; first < of->places; first += BLOCK) {
@@ -154,13 +162,13 @@ static void write_pairs_of_all(const struct changes *of, struct pair *pairs)
         Py_ssize_t sent = find_ones(flags, BLOCK, (int32_t)first, columns);
         for (Py_ssize_t k = 0; k < sent; k++) {
             int32_t j = columns[k];
-            *pairs++ = (struct pair){j, (of->mine[j] - of->base[j]) * of->factor};
+            *pairs++ = (struct pair){j, change_at(of, j)};
             of->base[j] = of->mine[j];
         }
     }
 }
 
-static void write_changes(const struct changes *of, void *room, int dense, Py_ssize_t sent)
+static void write_changes(const struct unsent *of, void *room, int dense, Py_ssize_t sent)
 {
     if (of->columns == NULL)
         dense ? write_values_of_all(of, room) : write_pairs_of_all(of, room);
@@ -174,17 +182,18 @@ static PyObject *pack_turn(PyObject *module, PyObject *arguments)
     double scale, threshold;
     if (!PyArg_ParseTuple(arguments, "z*y*w*ddw*", &b[0], &b[1], &b[2], &scale, &threshold, &b[3]))
         return NULL;
-    struct changes of = {b[1].buf, b[2].buf, (float)scale, (float)threshold, b[0].buf, (b[0].buf != NULL ? b[0] : b[1]).len / 4};
-    int right = check(b[1].len == b[2].len, "vector and base") && check(b[3].len >= 4 * of.places, "room for values");
-    struct found found = {0, 0};
+    Py_ssize_t places = (b[0].buf != NULL ? b[0] : b[1]).len / 4;
+    struct unsent of = {b[1].buf, b[2].buf, (float)scale, (float)threshold, b[0].buf, places};
+    int right = check(b[1].len == b[2].len, "vector and base") && check(b[3].len >= 4 * places, "room for values");
+    struct counts counts = {0, 0};
     int dense = 0;
     if (right) {
-        found = of.columns != NULL ? count_some(&of) : count_all(&of);
-        dense = 4 * of.places < (Py_ssize_t)sizeof(struct pair) * found.sent;
-        write_changes(&of, b[3].buf, dense, found.sent);
+        counts = of.columns != NULL ? count_some(&of) : count_all(&of);
+        dense = 4 * places < (Py_ssize_t)sizeof(struct pair) * counts.sent;
+        write_changes(&of, b[3].buf, dense, counts.sent);
     }
     release_all(b, 4);
-    return right ? Py_BuildValue("ii", dense ? -1 : found.sent, found.changed) : NULL;
+    return right ? Py_BuildValue("ii", dense ? -1 : counts.sent, counts.changed) : NULL;
 }
 
 /* The vector at some columns. */
@@ -254,7 +263,8 @@ struct added {
     double gains;
 };
 
-/* The changes of some columns on end, as add_one does it, but without branches. */
+/* The changes of some columns on end, as add_one does it, but without branches; gains are numbers, as curvatures are finite
+   (beginning.py). */
 WITH_WIDE_VECTORS static void add_block(const struct update *to, const float *changes, int64_t *changed_at, int64_t version,
                                         Py_ssize_t first, Py_ssize_t stop, struct added *added)
 {

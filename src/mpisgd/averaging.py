@@ -53,8 +53,8 @@ class Average:
         share = (1 + LATENESS) / (self._taken + LATENESS)
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)
 
-    def of(self, weights: ScaledVector) -> ScaledVector:
-        """Return the average, or the weights themselves before any were taken in; not a copy."""
+    def measured(self, weights: ScaledVector) -> ScaledVector:
+        """Return the average, or the weights themselves before any were taken in: valid until either changes."""
         return ScaledVector(self._vector) if self._taken else weights
 
 
@@ -67,11 +67,16 @@ class Latest:
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""
 
-    def of(self, weights: ScaledVector) -> ScaledVector:
-        """Return the weights; not a copy."""
+    def measured(self, weights: ScaledVector) -> ScaledVector:
+        """Return the weights: valid until they change."""
         return weights
 
 
 def made_for(job: Job, vector: Float) -> Average | Latest:
     """Return what the run is to be measured by and to leave; an average is kept in this vector of zeros, float32."""
     return Average(job, vector) if job.config.averaging else Latest()
+
+
+def snapshot(average: Average | Latest, weights: ScaledVector) -> ScaledVector:
+    """Return a copy of what the run is measured by, at scale 1."""
+    return ScaledVector(average.measured(weights).weights())

@@ -156,7 +156,7 @@ class Channel:
         """Send every worker back what it sends, so many times. Beside `worker_echo`."""
         for _ in range(rounds * len(self.workers)):
             self.wait_until(lambda: self._probe(self._mpi.ANY_SOURCE, Tag.UPDATE, self._status))
-            worker = self._status.Get_source()
+            worker = self._status.source
             self._send(worker, Tag.REPLY, self._receive(worker, Tag.UPDATE))
         self.wait_until_sent()
 
@@ -227,20 +227,20 @@ class Channel:
         """
         if not self._reply.Test(self._status):
             return None
-        return self._replies[: self._status.Get_count(self._mpi.BYTE)]
+        return self._replies[: self._status.count]
 
     def worker_wait_reply(self) -> Bytes:
         """Wait for the reply to the last update, and return it as `worker_poll_reply` does."""
         if not self._reply.Test(self._status):
             poll(functools.partial(self._reply.Test, self._status), None, self._until_reply)
-        return self._replies[: self._status.Get_count(self._mpi.BYTE)]
+        return self._replies[: self._status.count]
 
     def server_poll(self) -> Letter | None:
         """Return the next message from any worker, if one has come. An update stays as it is until the next poll."""
         status = self._status
         if not self._probe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
             return None
-        worker, tag, size = status.source, status.tag, status.count  # of bytes: all are sent as such
+        worker, tag, size = status.source, status.tag, status.count
         if tag != Tag.UPDATE:
             return Letter(Tag(tag), worker, self._receive(worker, tag))
         if size > len(self._updates):
@@ -275,7 +275,7 @@ class Channel:
         """End every rank of the job at once."""
         self._comm.Abort(exit_code)
 
-    # --- below the pairs
+    # --- below the pairs; what is sent is bytes, and a status counts them
     def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
         self._wait_until_left(rank, tag)
         self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
@@ -310,7 +310,7 @@ class Channel:
         """Receive a message that a probe has seen."""
         status = self._mpi.Status()
         self._comm.Probe(rank, tag, status)
-        content = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
+        content = np.empty(status.count, np.uint8)
         self._comm.Recv(content, rank, tag)
         return content
 

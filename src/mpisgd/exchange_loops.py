@@ -18,6 +18,7 @@ from mpisgd.compiled_loops import Float, Rows, _kernel
 from mpisgd.vector_loops import TurnSize, damping
 
 PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
+FLOAT32 = np.dtype(np.float32)
 
 Columns = NDArray[np.int32] | None
 Content = NDArray[Any]  # float32, or PAIR
@@ -33,41 +34,53 @@ class TurnKeys(NamedTuple):
 
 def pack_turn(
     columns: Columns, vector: Float, base: Float, scale: float, threshold: float, room: NDArray[np.uint8]
-) -> tuple[int | None, int]:
-    """Write to a message's room what (vector - base) scale is at all places, where it is more than `threshold`.
+) -> tuple[Content, int]:
+    """Write a turn's changes, (vector - base) scale, to a message's room; those up to `threshold` are held back.
 
-    As pairs, or where these would take more bytes as values, 0 where it is not more. Where it is, `base` is set to
-    `vector`.
+    As pairs or, where that takes fewer bytes, as values, 0 where they are held back. `base` is set to `vector` where
+    they are not.
 
-    Returns how many pairs there are (None: values), and at how many places there is more than 0.
+    columns  distinct and in range
+    room     for the content, of at least 4 bytes for each place
+
+    Returns the content, a view of the room, and how many changes there are with those held back.
 
     Raises:
         ValueError: vectors of lengths that do not fit, or no room for values of all places, with the compiled loops.
 
     """
     if _kernel is not None:
-        count, changed = _kernel.pack_turn(columns, vector, base, scale, threshold, room)
-        return None if count < 0 else count, changed
-    where = slice(None) if columns is None else columns
-    changes = np.empty_like(vector[where])
-    sent, changed = vector_loops.subtract(vector[where], base[where], scale, threshold, changes)
+        pairs, changed = _kernel.pack_turn(columns, vector, base, scale, threshold, room)
+        if pairs >= 0:
+            return room[: PAIR.itemsize * pairs].view(PAIR), changed
+        return room[: 4 * len(vector if columns is None else columns)].view(FLOAT32), changed
+    mine, shared = (vector, base) if columns is None else (vector[columns], base[columns])
+    changes = np.empty_like(mine)
+    sent, changed = vector_loops.subtract(mine, shared, scale, threshold, changes)
     places = np.flatnonzero(changes)
     moved = places if columns is None else columns[places]
     base[moved] = vector[moved]
+    content: Content
     if changes.nbytes < PAIR.itemsize * sent:
-        room[: changes.nbytes].view(np.float32)[:] = changes
-        return None, changed
-    pairs = room[: PAIR.itemsize * sent].view(PAIR)
-    pairs["place"], pairs["value"] = places, changes[places]
-    return sent, changed
+        content = room[: changes.nbytes].view(FLOAT32)
+        content[:] = changes
+    else:
+        content = room[: PAIR.itemsize * sent].view(PAIR)
+        content["place"], content["value"] = places, changes[places]
+    return content, changed
 
 
 def copy_at(vector: Float, columns: NDArray[np.int32], out: Float) -> None:
-    """Write the vector at these columns, which must be in range, to `out`."""
+    """Write the vector at these columns, which must be in range, to `out`, float32 (columns,).
+
+    Raises:
+        ValueError: `out` is of another length, with the compiled loops.
+
+    """
     if _kernel is not None:
         _kernel.copy_at(vector, columns, out)
     else:
-        np.take(vector, columns, out=out)
+        np.take(vector, columns, out=out, mode="clip")  # to raise, it would copy
 
 
 def pick_since(changed_at: NDArray[np.int64], version: int, vector: Float, pairs: NDArray[np.void]) -> int | None:

@@ -33,7 +33,6 @@ class Leader:
 
     def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
         self._channel, self._job, self._rounds = channel, job, rounds
-        self._began = self._merged_at = 0.0
         self._next_pass = 1
         self._verdict_due = math.inf  # in passes; infinite while none is awaited
         self._verdict: Order | None = None
@@ -47,7 +46,7 @@ class Leader:
         self.wants_stop = False
 
     def begin(self, at: float) -> None:
-        """Take note of when the clock of training started, by this rank's."""
+        """Take note of when the clock of training started, by this rank's; before the first round."""
         self._began = self._merged_at = at
 
     def after_round(self, facts: RoundFacts) -> None:

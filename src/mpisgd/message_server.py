@@ -1,7 +1,8 @@
 """Async by messages: the server owns the weights, merges every update as it comes and answers it at once.
 
 repeat: take whichever update has come, add it, answer with the weights that the worker needs, or later if it is too far
-ahead of the others; measure when none has come
+ahead of the others; when none has come, look for a reason to stop, measure, send samples
+now and then: count the turns that were merged
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mpisgd.averaging import made_for
+from mpisgd.averaging import made_for, snapshot
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.clocks import Clocks
@@ -24,7 +25,7 @@ from mpisgd.turn_statistics import Record, RecordBook
 from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, unpack_update
 from mpisgd.weights import ServerWeights
 
-# A server that always finds another letter measures and sends samples after this many all the same.
+# A server that always finds another letter measures, sends samples and looks for a reason to stop after this many.
 LETTERS_BEFORE_THE_REST = 16
 RECORDS = 1_024  # of turns that are not counted yet
 
@@ -97,13 +98,13 @@ class MessageServer:
                 self._channel.now(),
             )
         )  # fmt: skip
-        if self._records.is_full:
-            self._count()
         self._average.look(weights.current, self._rows)
-        if job.is_done(self._rows):
+        if job.is_done(self._rows):  # then the answer is to stop
             self._monitor.check_limits(self._rows)
         self._unanswered[worker] = keys.hear(header.wanted, wanted)
         self._answer_those_who_wait()
+        if self._records.is_full:
+            self._count()
 
     def _answer_those_who_wait(self) -> bool:
         """Answer the workers that need wait no longer; tell whether there were any."""
@@ -130,4 +131,4 @@ class MessageServer:
 
     def _snapshot(self) -> ScaledVector:
         self._count()
-        return ScaledVector(self._average.of(self._weights.current).weights())
+        return snapshot(self._average, self._weights.current)

@@ -53,6 +53,7 @@ class Monitor:
         self._measured_weights: ScaledVector | None = None
         self._at_pass_end = False
         self.turns = TurnStatistics()
+        self._merged_rows = 0  # processed, as last heard; more than `rows` where not all are counted
         self.rows, self.updates, self.changes_sent, self.changes = 0, 0, 0, 0
         self.bytes_up, self.bytes_down = 0, 0
         self.in_memory: bool | None = None
@@ -73,7 +74,7 @@ class Monitor:
 
     @property
     def passes(self) -> float:
-        """Passes over the learning rows so far."""
+        """Passes over the learning rows that have been counted."""
         return self._job.passes(self.rows)
 
     def count_turns(self, turns: Records) -> None:
@@ -107,10 +108,13 @@ class Monitor:
 
         They may be more than have been counted here.
         """
-        interrupted, passes = self._interrupt.received, self._job.passes(rows)
-        reason = f"signal {interrupted}" if interrupted else self._rule.after_update(passes, self.seconds)
+        self._merged_rows = rows
+        interrupted = self._interrupt.received
+        reason = (
+            f"signal {interrupted}" if interrupted else self._rule.after_update(self._job.passes(rows), self.seconds)
+        )
         if reason is not None:
-            self._shut_down(reason, passes)
+            self._shut_down(reason)
         return reason is not None
 
     def look(self, weights: Callable[[], ScaledVector], rows: int) -> bool:
@@ -118,6 +122,7 @@ class Monitor:
 
         `weights` returns a copy of the current weights, and counts what is in them if that is not done yet.
         """
+        self._merged_rows = rows
         if self._pending is None:
             at_time = self.is_time() and rows > self.last.get("rows", -1)
             if not (self.at_pass_end(rows) or at_time) or self.stop_reason is not None:
@@ -189,11 +194,12 @@ class Monitor:
             measured.accuracy, measured.objective, self.last["passes"], at_pass_end=self._at_pass_end
         )
         if reason is not None:
-            self._shut_down(reason, self.passes)
+            self._shut_down(reason)
 
-    def _shut_down(self, reason: str, passes: float) -> None:
+    def _shut_down(self, reason: str) -> None:
         if self.stop_reason is None:
             self.stop_reason = reason
+            passes = self._job.passes(max(self._merged_rows, self.rows))
             self.event("shutdown", reason=reason, seconds=self.seconds, passes=passes)
 
     def event(self, name: str, **facts: Any) -> None:
@@ -206,4 +212,4 @@ class Monitor:
     def _fail(self, error: RunError) -> None:
         """Keep what went wrong for the end: the workers must be told before the program can."""
         self.failure = self.failure or error
-        self._shut_down("failed", self.passes)
+        self._shut_down("failed")

@@ -56,7 +56,7 @@ class Rounds(Protocol):
         ...
 
     def measured(self) -> Float:
-        """Return what the run is measured by until the next merge, float32 (column_count,); the leader alone has it."""
+        """Return what the run is measured by, float32 (column_count,), valid until the next merge; for the leader."""
         ...
 
 
@@ -103,7 +103,7 @@ class ByAllreduce:
 
     def measured(self) -> Float:
         """See `Rounds`."""
-        return self._average.of(ScaledVector(self._weights)).vector
+        return self._average.measured(ScaledVector(self._weights)).vector
 
     def _table(self, buffer: Float) -> Float:
         return buffer[self._columns :].reshape(len(TurnFacts._fields) + COUNTS, -1)
@@ -167,7 +167,7 @@ class InMemory:
         """See `Rounds`."""
         average = made_for(self._job, self._averages)
         average.state = self._average.state
-        return average.of(ScaledVector(self._weights)).vector
+        return average.measured(ScaledVector(self._weights)).vector
 
 
 def shared_memory_for(channel: Channel, job: Job) -> SharedMemory | None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mpisgd import compiled_loops, exchange_loops, hogwild_loops
-from mpisgd.averaging import LATENESS, made_for
+from mpisgd.averaging import LATENESS, made_for, snapshot
 from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.compiled_loops import Float
@@ -234,8 +234,7 @@ class SharedWeights:
     def _measured(self) -> ScaledVector:
         next_rows, taken = self._state[AVERAGE].tolist()
         self._average.state = next_rows, int(taken)
-        weights = ScaledVector(self._vector, float(self._state[State.SCALE]))
-        return ScaledVector(self._average.of(weights).weights())
+        return snapshot(self._average, ScaledVector(self._vector, float(self._state[State.SCALE])))
 
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:

@@ -138,7 +138,9 @@ class Trial:
                 weights, shard.rows, shard.labels, shard.squared_norms, start, stop, batch_size, size
             )
             average.look(weights, stop - sample.start)
-        return average.of(weights)
+        measured = average.measured(weights)
+        # the penalty of a vector that is not scaled yet could overflow
+        return measured if measured.scale == 1 else ScaledVector(measured.weights())
 
     def _value(self, weights: ScaledVector, sample: Sample) -> float:
         """Return the objective on the rows to judge by."""

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
-from mpisgd.exchange_loops import PAIR, Content
+from mpisgd.exchange_loops import FLOAT32, PAIR, Content
 from mpisgd.messages import Bytes
 
 Keys = NDArray[np.int32]
-VALUE, KEY = np.dtype(np.float32), np.dtype(np.int32)
+INT32 = np.dtype(np.int32)
 ALL_COLUMNS = -1  # in the place of a turn's number: the content is at all columns
 VALUES = -1  # in the place of a number of pairs: the content is values
 TOLD = -1  # in the place of a number of keys: they came with a message before
@@ -70,12 +70,12 @@ class Room:
     def __init__(self, header: struct.Struct, places: int, keys: int = 0) -> None:
         self._header = header
         self._bytes = np.empty(header.size + 4 * places + 4 * keys, np.uint8)
-        self._begins = self._bytes.data  # for the header: to look at an array anew takes longer than to pack one
+        self._view = self._bytes.data  # for the header: to make one takes longer than to pack it
         self.content = self._bytes[header.size : header.size + 4 * places]
 
     def values(self, count: int) -> Float:
         """Return room for this many values, float32 (count,)."""
-        return self.content[: 4 * count].view(VALUE)
+        return self.content[: 4 * count].view(FLOAT32)
 
     def pairs(self, count: int) -> NDArray[np.void]:
         """Return room for this many pairs, PAIR (count,); they take no more of it than values of all places."""
@@ -83,8 +83,8 @@ class Room:
 
     def _seal(self, content: Content, *numbers: float) -> int:
         """Write the header; return where the content ends."""
-        pairs, values = (len(content), 0) if content.itemsize == PAIR.itemsize else (VALUES, len(content))
-        self._header.pack_into(self._begins, 0, *numbers, pairs, values)
+        pairs, values = (len(content), 0) if content.dtype == PAIR else (VALUES, len(content))
+        self._header.pack_into(self._view, 0, *numbers, pairs, values)
         return self._header.size + content.nbytes
 
 
@@ -104,7 +104,7 @@ class UpdateRoom(Room):
         end = self._seal(content, *header, *(TOLD if some is None else len(some) for some in (keys, wanted)))
         for some in (keys, wanted):
             if some is not None:
-                self._bytes[end : end + 4 * len(some)].view(np.int32)[:] = some
+                self._bytes[end : end + 4 * len(some)].view(INT32)[:] = some
                 end += 4 * len(some)
         return self._bytes[:end]
 
@@ -121,17 +121,27 @@ class ReplyRoom(Room):
 
 
 def unpack_update(message: Bytes) -> tuple[UpdateHeader, Content, Keys | None, Keys | None]:
-    """Return the header, the content, and the keys of the turn and of the one wanted: None where these came before."""
+    """Return the header, the content, and the keys of the turn and of the one wanted: None where these came before.
+
+    Raises:
+        ValueError: the message ends before its content does.
+
+    """
     *header, own, asked, pairs, values = _UPDATE.unpack_from(message.data)
     content = _content(message, _UPDATE.size, pairs, values)
     end = _UPDATE.size + content.nbytes
-    keys = None if own == TOLD else np.frombuffer(message, KEY, own, end)
-    wanted = None if asked == TOLD else np.frombuffer(message, KEY, asked, end + 4 * max(0, own))
+    keys = None if own == TOLD else np.frombuffer(message, INT32, own, end)
+    wanted = None if asked == TOLD else np.frombuffer(message, INT32, asked, end + 4 * max(0, own))
     return UpdateHeader(*header), content, keys, wanted
 
 
 def unpack_reply(message: Bytes) -> tuple[ReplyHeader, Content]:
-    """Return the header and the content."""
+    """Return the header and the content.
+
+    Raises:
+        ValueError: the message ends before its content does.
+
+    """
     stop, *header, pairs, values = _REPLY.unpack_from(message.data)
     return ReplyHeader(bool(stop), *header), _content(message, _REPLY.size, pairs, values)
 
@@ -139,5 +149,5 @@ def unpack_reply(message: Bytes) -> tuple[ReplyHeader, Content]:
 def _content(message: Bytes, start: int, pairs: int, values: int) -> Content:
     """Return the content that starts there."""
     if pairs == VALUES:
-        return np.frombuffer(message, VALUE, values, start)
+        return np.frombuffer(message, FLOAT32, values, start)
     return np.frombuffer(message, PAIR, pairs, start)

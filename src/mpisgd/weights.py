@@ -118,9 +118,10 @@ class WorkerWeights:
         Returns the changes of the weights at `columns`, outside of which it changed nothing, the turn's decay, and how
         many weights there are to change with those held back.
         """
-        vector, scale = self.local.vector, self.local.scale
-        pairs, changed = exchange_loops.pack_turn(columns, vector, self._base, scale, threshold, room.content)
-        content = room.values(len(vector if columns is None else columns)) if pairs is None else room.pairs(pairs)
+        scale = self.local.scale
+        content, changed = exchange_loops.pack_turn(
+            columns, self.local.vector, self._base, scale, threshold, room.content
+        )
         decay, self._scale_sent = scale / self._scale_sent, scale
         return content, decay, changed
 

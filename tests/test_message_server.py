@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mpisgd import message_server
-from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel, Letter
 from mpisgd.config import Config
 from mpisgd.crew import Crew
@@ -19,6 +18,7 @@ from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
 from mpisgd.turn_statistics import FIELDS
 from mpisgd.updates import ReplyHeader, UpdateHeader, UpdateRoom, unpack_reply
+from mpisgd.weights import ServerWeights
 
 COLUMNS, ROWS = 3, 100
 
@@ -39,8 +39,9 @@ class Post:
         crew = Mock(look=lambda: self.letters.pop(0) if self.letters else None)
         crew.send_samples.return_value = False
         vector = np.zeros(COLUMNS, np.float32)
+        weights = ServerWeights(vector, vector)
         self.server = MessageServer(
-            cast(Channel, channel), Beginning(self.job, vector, vector), cast(Monitor, self.monitor), cast(Crew, crew)
+            cast(Channel, channel), self.job, weights, cast(Monitor, self.monitor), cast(Crew, crew)
         )
 
     def check_limits(self, rows: int) -> None:

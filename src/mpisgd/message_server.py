@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mpisgd.averaging import made_for, snapshot
-from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.clocks import Clocks
 from mpisgd.crew import Crew
+from mpisgd.job import Job
 from mpisgd.merging import turn_size
 from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
@@ -43,10 +43,8 @@ class MessageServer:
     A worker that must not get further ahead of the others is answered when these have caught up.
     """
 
-    def __init__(self, channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew) -> None:
-        job = beginning.job
-        self._channel, self._job = channel, job
-        self._weights = ServerWeights(beginning.weights, beginning.curvatures)
+    def __init__(self, channel: Channel, job: Job, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
+        self._channel, self._job, self._weights = channel, job, weights
         self._average = made_for(job, np.zeros(job.column_count, np.float32))
         self._monitor, self._crew = monitor, crew
         monitor.in_memory = False

@@ -17,22 +17,23 @@ from mpisgd.messages import Bytes, Occasion, Order, Tag, unpack_report
 from mpisgd.monitor import Monitor
 from mpisgd.shared_weights import SharedWeights
 from mpisgd.svm import ScaledVector
+from mpisgd.weights import ServerWeights
 
 
 def serve(
-    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, shared: SharedWeights | None
+    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, weights: SharedWeights | ServerWeights | None
 ) -> ScaledVector:
     """Measure what the workers learn and say when to stop; return the final weights when all have gone.
 
-    In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with the
-    weights in memory that all ranks share, if there are any (`shared`), or by messages; turns that were under way when
-    the reason to stop came are merged as well.
+    In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with
+    `weights` in memory that all ranks share, or this rank's own, by messages; turns that were under way when the reason
+    to stop came are merged as well.
     """
-    if beginning.job.config.mode == "sync":
+    if weights is None:
         return SyncServer(channel, monitor, crew, beginning.weights).serve()
-    if shared is not None:
-        return MemoryServer(channel, shared, monitor, crew).serve()
-    return MessageServer(channel, beginning, monitor, crew).serve()
+    if isinstance(weights, SharedWeights):
+        return MemoryServer(channel, weights, monitor, crew).serve()
+    return MessageServer(channel, beginning.job, weights, monitor, crew).serve()
 
 
 class SyncServer:

@@ -24,7 +24,7 @@ from mpisgd.data.dataset import Dataset, MemoryDataset, open_dataset
 from mpisgd.errors import DataError, MpisgdError, RunError, UsageError
 from mpisgd.generated import DEFAULT_ROWS, DEFAULT_TEST_ROWS, generate
 from mpisgd.interrupt import Interrupt
-from mpisgd.job import LEARN, NO_JOB, Job
+from mpisgd.job import LEARN, NO_JOB, READY, Job
 from mpisgd.messages import Begun, pack_rows_end, unpack_columns
 from mpisgd.model import Model, load_model
 from mpisgd.monitor import Monitor
@@ -45,6 +45,7 @@ from mpisgd.settings import resolve
 from mpisgd.shard import Shard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import SharedWeights, memory_for
+from mpisgd.weights import ServerWeights
 
 # Of the size of the weights that a rank holds at once: the asynchronous server its weights, their versions (8 bytes),
 # counts, curvatures, average, scales and an update with its keys; before, sums in float64. Beside them, a reply for
@@ -84,7 +85,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             beginning = _beginning(channel, job, initial, by_messages=by_messages)
             if job.measures_turns:
                 beginning = _turns_measured(channel, beginning, memory)
-            shared = SharedWeights(channel, beginning, memory) if memory is not None else None
+            merged = _merged_weights(channel, beginning, memory)
             begun = Begun(*channel.server_hear_leader(hurry=by_messages).tolist())
             schedule = beginning.job.schedule(begun.step_size)
             job = beginning.job.with_schedule(schedule)
@@ -92,7 +93,7 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
             monitor = Monitor(job, schedule, held_out.measured, log, console, interrupt, channel.now, began=began)
             log_training(job, dataset.name, monitor)
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
-                weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), shared)
+                weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), merged)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 
@@ -108,6 +109,19 @@ def _beginning(channel: Channel, job: Job, weights: Float, *, by_messages: bool)
     channel.server_share_weights(weights)
     told = channel.server_hear_leader(hurry=by_messages)
     return settled(job, weights, told[1:], float(told[0]))
+
+
+def _merged_weights(
+    channel: Channel, beginning: Beginning, memory: SharedMemory | None
+) -> SharedWeights | ServerWeights | None:
+    """Return the weights that asynchronous turns are merged into; the clock of training waits until they are there."""
+    if memory is not None:
+        return SharedWeights(channel, beginning, memory)
+    if beginning.job.config.mode == "sync":
+        return None
+    weights = ServerWeights(beginning.weights, beginning.curvatures)
+    channel.server_announce(READY)
+    return weights
 
 
 def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Beginning:

@@ -111,7 +111,12 @@ class ByMessages:
 def exchange_for(
     channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None
 ) -> WorkerExchange:
-    """Return a worker's end of the exchange: in this memory, if there is any. It has the weights to begin with."""
+    """Return a worker's end of the exchange: in this memory, if there is any. It has the weights to begin with.
+
+    By messages it waits until the server is READY as well.
+    """
     if memory is not None:
         return InMemory(channel, beginning, memory, keys)
-    return ByMessages(channel, Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys))
+    mailbox = Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys)
+    channel.worker_hear()
+    return ByMessages(channel, mailbox)

@@ -54,7 +54,7 @@ class Post:
     def merge(self, worker: int, rows: int) -> None:
         """Let a worker's turn come that changed every weight by 1."""
         room = UpdateRoom(COLUMNS)
-        content = room.content[: 4 * COLUMNS].view(np.float32)
+        content = room.values(COLUMNS)
         content[:] = 1
         update = room.seal(UpdateHeader(0, rows, rows, COLUMNS, 1.0, 0.0, 0.0, 0.0), content)
         self.letters.append(Letter(Tag.UPDATE, worker, update))

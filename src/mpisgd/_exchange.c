@@ -263,23 +263,17 @@ struct added {
     double gains;
 };
 
-/* The changes of some columns on end, as add_one does it, but without branches; gains are numbers, as curvatures are finite
-   (beginning.py). */
+/* The changes of some columns on end. */
 WITH_WIDE_VECTORS static void add_block(const struct update *to, const float *changes, int64_t *changed_at, int64_t version,
                                         Py_ssize_t first, Py_ssize_t stop, struct added *added)
 {
     const struct update by = *to; /* so that no store changes it */
-    float *weights = by.vector, *times = by.times, gains = 0;
+    float gains = 0;
     int32_t count = 0;
     #pragma omp simd reduction(+ : count, gains)
     for (Py_ssize_t j = first; j < stop; j++) {
-        float change = changes[j], one = change != 0;
-        float gain = damped(by.curvatures[j], by.reach, by.turns);
-        float every = by.version / (times[j] + 1);
-        times[j] += one;
-        weights[j] = weights[j] * (1 + one * ((1 - gain) * by.shrinking * every)) + gain * change * by.factor;
-        gains += one * gain;
-        count += change != 0;
+        gains += add_any(&by, j, changes[j]);
+        count += changes[j] != 0;
     }
     #pragma omp simd
     for (Py_ssize_t j = first; j < stop; j++)

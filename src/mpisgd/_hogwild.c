@@ -26,21 +26,16 @@ WITH_WIDE_VECTORS static Py_ssize_t exchange_part(const struct memory *memory, c
                                                   double *record)
 {
     const struct update by = *to; /* so that no store changes it */
-    float *mine = memory->mine.buf, *base = memory->base.buf, *weights = by.vector, *times = by.times, gains = 0;
+    float *mine = memory->mine.buf, *base = memory->base.buf, gains = 0;
     int32_t sent = 0, changed = 0, heard = 0;
     #pragma omp simd reduction(+ : sent, changed, heard, gains)
     for (Py_ssize_t j = first; j < stop; j++) {
         float ahead = mine[j] - base[j], all = ahead * scale, change = above(all, threshold);
-        float one = change != 0; /* instead of branches */
-        float gain = damped(by.curvatures[j], by.reach, by.turns);
-        float every = by.version / (times[j] + 1);
-        float weight = weights[j] * (1 + one * ((1 - gain) * by.shrinking * every)) + gain * change * by.factor;
+        gains += add_any(&by, j, change);
+        float weight = by.vector[j];
         changed += all != 0;
         sent += change != 0;
-        gains += one * gain;
         heard += weight != base[j] * folded;
-        times[j] += one;
-        weights[j] = weight;
         base[j] = weight;
         mine[j] = weight + (fabsf(all) <= threshold ? ahead : 0) * folded;
     }

@@ -131,6 +131,18 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
     return gain;
 }
 
+/* The same of any change, 0 as well, without branches: for loops that take several columns at once. The gain of no change
+   is 0; gains are numbers, as curvatures are finite (beginning.py). */
+INLINE float add_any(const struct update *to, Py_ssize_t j, float change)
+{
+    float one = change != 0; /* instead of branches */
+    float gain = damped(to->curvatures[j], to->reach, to->turns);
+    float every = to->version / (to->times[j] + 1);
+    to->times[j] += one;
+    to->vector[j] = to->vector[j] * (1 + one * ((1 - gain) * to->shrinking * every)) + gain * change * to->factor;
+    return one * gain;
+}
+
 /* average = average + share (scale w - average), _vectors.c */
 void blend_in(float *average, const float *weights, Py_ssize_t columns, double share, double scale);
 

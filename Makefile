@@ -50,7 +50,7 @@ bench: $(MPICH)/.bench $(OPENMPI)/.test
 
 # What many workers do, and what their messages cost: some ten minutes with one seed, most of them 128 workers' on few cores.
 bench-many:
-	$(MAKE) bench PARTS="many-workers turns wide delay one-node scaling"
+	$(MAKE) bench PARTS="many-workers turns wide delay one-node nodes scaling"
 
 readme: $(MPICH)/.check
 	$(MPICH)/bin/python docs/settings_table.py

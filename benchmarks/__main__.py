@@ -21,6 +21,7 @@ from benchmarks import (
     kernel,
     many_workers,
     memory,
+    nodes,
     one_node,
     optimum,
     rcv1,
@@ -50,8 +51,9 @@ PARTS: dict[str, Callable[[Bench], report.Result]] = {
     "wide": wide.run,
     "delay": delay.run,
     "one-node": one_node.run,
+    "nodes": nodes.run,
 }
-WHEN_NAMED = ("memory", "many-workers", "turns", "wide", "delay", "one-node")
+WHEN_NAMED = ("memory", "many-workers", "turns", "wide", "delay", "one-node", "nodes")
 PACKAGES = ("mpisgd", "numpy", "scipy", "scikit-learn", "liblinear-official", "vowpalwabbit", "snapml")
 
 

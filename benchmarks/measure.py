@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.rank_usage import DIRECTORY
@@ -105,9 +106,12 @@ def train(
     workers: int,
     *options: str,
     python: str = sys.executable,
+    nodes: int = 1,
     timeout: float = TIMEOUT,
 ) -> Training:
     """Train on workers + 1 ranks with mpirun, into the directory `run`, which is overwritten.
+
+    MPICH takes the ranks for those of so many `nodes`: every second of two, and so on.
 
     Raises:
         RunFailedError: it ended with an error, or not within `timeout` seconds.
@@ -116,7 +120,8 @@ def train(
     launcher = (mpirun(python), "-n", str(workers + 1))
     arguments = ("mpisgd", "--data", str(data), "--run-dir", str(run), "--force", *options)
     began_at = time.time()
-    seconds, ranks = run_module(*arguments, launcher=launcher, python=python, timeout=timeout)
+    of_nodes = {"MPIR_CVAR_NUM_CLIQUES": str(nodes)} if nodes > 1 else {}
+    seconds, ranks = run_module(*arguments, launcher=launcher, python=python, settings=of_nodes, timeout=timeout)
     events = {line["event"]: line for line in json_lines(run / "events.jsonl")}
     ready_at = datetime.fromisoformat(events["training"]["time"]).timestamp()
     test = events["finished"]["test"]
@@ -136,9 +141,12 @@ def run_module(
     launcher: Sequence[str] = (),
     python: str = sys.executable,
     threads: int = 1,
+    settings: Mapping[str, str] = MappingProxyType({}),
     timeout: float = TIMEOUT,
 ) -> tuple[float, list[Usage]]:
     """Run `python -m module arguments` behind a launcher; return the wall time in seconds and each rank's usage.
+
+    `settings` are environment variables.
 
     Raises:
         RunFailedError: as for `run_command`.
@@ -146,7 +154,7 @@ def run_module(
     """
     with tempfile.TemporaryDirectory() as directory:
         command = [*launcher, python, "-m", "benchmarks.rank_usage", module, *arguments]
-        environment = {DIRECTORY: directory, "OMP_NUM_THREADS": str(threads)}
+        environment = {DIRECTORY: directory, "OMP_NUM_THREADS": str(threads), **settings}
         seconds = run_command(command, environment, python=python, timeout=timeout)
         files = sorted(Path(directory).iterdir(), key=lambda path: int(path.stem))
         return seconds, [Usage(**json.loads(file.read_text())) for file in files]

@@ -17,13 +17,12 @@ orders = st.randoms(use_true_random=False)
 
 
 @examples
-@given(st.lists(st.sampled_from(WORKERS), max_size=60), st.none() | bounds)
-def test_a_worker_is_ahead_by_its_turns_above_the_slowest(ticks: list[int], bound: int | None) -> None:
+@given(st.lists(st.tuples(st.sampled_from(WORKERS), st.integers(0, 3)), max_size=60), st.none() | bounds)
+def test_a_worker_is_ahead_by_its_turns_above_the_slowest(ticks: list[tuple[int, int]], bound: int | None) -> None:
     clocks, turns = Clocks(WORKERS, bound), dict.fromkeys(WORKERS, 0)
-    for ticking in [None, *ticks]:
-        if ticking is not None:
-            clocks.tick(ticking)
-            turns[ticking] += 1
+    for ticking, more in [(1, 0), *ticks]:
+        clocks.tick(ticking, more)
+        turns[ticking] += more
         for worker in WORKERS:
             ahead = turns[worker] - min(turns.values())
             assert clocks.ahead(worker) == ahead

@@ -9,39 +9,42 @@ import numpy as np
 import pytest
 
 from mpisgd import message_server
-from mpisgd.channel import Channel, Letter
+from mpisgd.channel import Channel, Letter, Nodes
 from mpisgd.config import Config
 from mpisgd.crew import Crew
 from mpisgd.job import Job
 from mpisgd.message_server import LETTERS_BEFORE_THE_REST, MessageServer
 from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
-from mpisgd.turn_statistics import FIELDS
+from mpisgd.turn_statistics import Record
 from mpisgd.updates import ReplyHeader, UpdateHeader, UpdateRoom, unpack_reply
 from mpisgd.weights import ServerWeights
+from strategies import record_of
 
 COLUMNS, ROWS = 3, 100
 
 
 class Post:
-    """A server with two workers, their letters put in by the test; keeps the replies, and what is counted of turns."""
+    """A server with a few workers, their letters put in by the test; keeps the replies, and the turns counted."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, nodes: Nodes | None = None, **settings: Any) -> None:
+        nodes = nodes or {1: [1], 2: [2]}
+        workers = max(map(max, nodes.values()))
         self.letters: list[Letter] = []
         self.replies: list[tuple[int, ReplyHeader]] = []
-        self.counted: list[float] = []  # the rows of each turn
+        self.counted: list[Record] = []
         self.monitor = Mock(stop_reason=None, step_size=lambda rows: 0.5)
-        self.monitor.count_turns = lambda turns: self.counted.extend(turns[:, FIELDS["rows"]].tolist())
+        self.monitor.count_turns = lambda turns: self.counted.extend(Record(*turn) for turn in turns.tolist())
         self.monitor.check_limits.side_effect = self.check_limits
         self.monitor.look.return_value = False
-        self.job = Job(Config(mode="async", regularization=0.0, bias=False, **settings), COLUMNS, ROWS, workers=2)
-        channel = Mock(workers=range(1, 3), now=lambda: 0.0, server_reply=self.keep)
-        crew = Mock(look=lambda: self.letters.pop(0) if self.letters else None)
+        self.job = Job(Config(mode="async", regularization=0.0, bias=False, **settings), COLUMNS, ROWS, workers=workers)
+        channel = Mock(workers=range(1, workers + 1), now=lambda: 5.0, server_reply=self.keep)
+        self.crew = crew = Mock(look=lambda: self.letters.pop(0) if self.letters else None)
         crew.send_samples.return_value = False
         vector = np.zeros(COLUMNS, np.float32)
         weights = ServerWeights(vector, vector)
         self.server = MessageServer(
-            cast(Channel, channel), self.job, weights, cast(Monitor, self.monitor), cast(Crew, crew)
+            cast(Channel, channel), self.job, weights, cast(Monitor, self.monitor), cast(Crew, crew), nodes
         )
 
     def check_limits(self, rows: int) -> None:
@@ -51,14 +54,24 @@ class Post:
     def keep(self, worker: int, reply: Bytes) -> None:
         self.replies.append((worker, unpack_reply(reply)[0]))
 
-    def merge(self, worker: int, rows: int) -> None:
+    def merge(self, worker: int, rows: int, version: int = 0, round_trip: float = 0.0) -> None:
         """Let a worker's turn come that changed every weight by 1."""
         room = UpdateRoom(COLUMNS)
         content = room.values(COLUMNS)
         content[:] = 1
-        update = room.seal(UpdateHeader(0, rows, rows, COLUMNS, 1.0, 0.0, 0.0, 0.0), content)
+        update = room.seal(UpdateHeader(version, rows, rows, COLUMNS, 1.0, round_trip, 0.0, 0.0), content)
         self.letters.append(Letter(Tag.UPDATE, worker, update))
         assert self.server._work()
+
+    def merge_of_node(self, delegate: int, places: list[int], version: int, round_trip: float = 0.0) -> None:
+        """Let an update come with turns of ten rows by the workers at these places of a node."""
+        turns = [
+            record_of(worker=place, rows=10, moved=5, staleness=k, changes_sent=4, changes=4, gains=2.0, ahead=k - 1)
+            for k, place in enumerate(places)
+        ]
+        self.letters.append(Letter(Tag.TURNS, delegate, np.array(turns, np.float64).view(np.uint8).ravel()))
+        assert self.server._work()
+        self.merge(delegate, 10 * len(places), version, round_trip)
 
 
 def test_a_turn_is_answered_at_once_and_the_one_that_ends_the_last_pass_with_the_word_to_stop() -> None:
@@ -89,9 +102,9 @@ def test_turns_are_counted_when_the_book_is_full_and_when_the_weights_are_wanted
     post = Post(passes=None)
     for rows in (5, 6, 7):
         post.merge(1, rows)
-    assert post.counted == [5, 6]
+    assert [turn.rows for turn in post.counted] == [5, 6]
     post.server._snapshot()
-    assert post.counted == [5, 6, 7]
+    assert [turn.rows for turn in post.counted] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("averaging", [False, True])
@@ -112,3 +125,34 @@ def test_the_rest_is_done_when_no_letter_has_come_and_after_many_all_the_same() 
     for _ in range(2 * LETTERS_BEFORE_THE_REST):
         post.merge(1, 1)
     assert post.monitor.look.call_count == post.monitor.check_limits.call_count == 3
+
+
+# --- several nodes
+
+
+def test_the_turns_of_a_node_come_in_one_update_and_count_as_turns() -> None:
+    """The versions that workers are told of count turns, so those of others make an update the staler."""
+    post = Post({1: [1, 3], 2: [2]}, passes=None)
+    post.merge_of_node(1, [1, 2, 2], version=0)
+    post.merge(2, rows=7, version=0)
+    post.merge_of_node(1, [2, 1], version=3, round_trip=0.25)
+    assert [(worker, told.version, told.rows) for worker, told in post.replies] == [(1, 3, 30), (2, 4, 37), (1, 6, 57)]
+    post.server._snapshot()
+    assert [turn.worker for turn in post.counted] == [1, 3, 3, 2, 3, 1]
+    assert [turn.rows for turn in post.counted] == [10, 10, 10, 7, 10, 10]
+    assert [turn.staleness for turn in post.counted] == [0, 1, 2, 3, 1, 2]
+    assert [turn.round_trip for turn in post.counted if turn.worker == 1] == [0, 0.25]
+    assert {turn.merged_at for turn in post.counted} == {5.0}
+
+
+def test_a_node_is_as_far_ahead_as_its_slowest_worker_and_its_delegate_is_told_to_stop_for_all() -> None:
+    post = Post({1: [1, 3], 2: [2]}, passes=0.9)
+    post.merge(2, rows=1)
+    post.merge_of_node(1, [1, 2, 1], version=0)
+    post.merge_of_node(1, [2, 1, 1], version=3)
+    post.merge_of_node(1, [2, 1, 1], version=6)
+    assert post.replies[-1][1].stop
+    assert post.crew.tell.call_args.args == (1, 3)
+    post.server._snapshot()
+    assert [turn.ahead for turn in post.counted[1:]] == [-1, 0, 1, -1, 0, 1, -1, 1, 2]
+    assert post.counted[4].bytes_up > post.counted[1].bytes_down == 0

@@ -19,12 +19,31 @@ from launch import Job, flavour, json_lines, run, wait_until
 from mpisgd.model import load_model
 
 MODES = ("sync", "async")
+WAYS = (*MODES, "nodes")  # asynchronously, with the workers on another node than the server
+# What it is like for the program where ranks 1 and 2 are on one host and rank 0 on another.
+ON_TWO_NODES = """
+from mpisgd.channel import Channel
+Channel.share_memory = lambda self, shapes, willing: None
+"""
+MAIN = """
+import os, sys
+from mpisgd.main import main
+sys.exit(main(sys.argv[1:], os.environ))
+"""
 PAGE = 4096
 UNTIL_TOLD = ("--passes", "none", "--patience", "none", "--max-seconds", "100")
 
 
 def train_on(small: Small, run_directory: Path, *more: str | Path) -> tuple[str | Path, ...]:
     return "--data", small.h5, "--run-dir", run_directory, "--force", *more
+
+
+def mode_of(way: str) -> str:
+    return "async" if way == "nodes" else way
+
+
+def program_of(way: str) -> tuple[str, ...]:
+    return ("-c", ON_TWO_NODES + MAIN) if way == "nodes" else ("-m", "mpisgd")
 
 
 def wait_for_training(run_directory: Path) -> None:
@@ -91,12 +110,13 @@ def test_the_exit_code_is_the_jobs_whatever_its_size(
     assert (tmp_path / "run" / "model.h5").exists() == learns
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_killed_rank_ends_the_job_and_spoils_nothing(
-    mode: str, rank: int, small: Small, earlier: Path, trained: Path
+    way: str, rank: int, small: Small, earlier: Path, trained: Path
 ) -> None:
-    with Job(*train_on(small, earlier, "--mode", mode, *UNTIL_TOLD)) as job:
+    arguments = train_on(small, earlier, "--mode", mode_of(way), *UNTIL_TOLD)
+    with Job(*arguments, program=program_of(way)) as job:
         wait_for_training(earlier)
         os.kill(job.ranks()[rank], signal.SIGKILL)
         assert job.finish(10).code != 0
@@ -129,13 +149,13 @@ sys.exit(main(sys.argv[2:], os.environ))
 """
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_raises_ends_the_job_by_name(
-    mode: str, rank: int, small: Small, earlier: Path, trained: Path
+    way: str, rank: int, small: Small, earlier: Path, trained: Path
 ) -> None:
-    arguments = str(rank), *train_on(small, earlier, "--mode", mode, *UNTIL_TOLD)
-    ended = run(*arguments, program=("-c", FAILING), timeout=30)
+    arguments = str(rank), *train_on(small, earlier, "--mode", mode_of(way), *UNTIL_TOLD)
+    ended = run(*arguments, program=("-c", ON_TWO_NODES * (way == "nodes") + FAILING), timeout=30)
     assert ended.code != 0
     assert ended.said == [f"mpisgd:{' rank 1:' if rank else ''} error: this rank failed; ending the job"]
     assert "ZeroDivisionError: on purpose" in ended.error_lines
@@ -143,11 +163,10 @@ def test_a_rank_that_raises_ends_the_job_by_name(
 
 
 # What an installation without a C compiler looks like.
-WITHOUT_KERNEL = """
-import os, sys
+WITHOUT_KERNEL = f"""
+import sys
 sys.modules["mpisgd._kernel"] = None
-from mpisgd.main import main
-sys.exit(main(sys.argv[1:], os.environ))
+{MAIN}
 """
 
 
@@ -172,12 +191,13 @@ def killed_by_launcher(number: signal.Signals) -> bool:
     return flavour() == "openmpi" and number in {signal.SIGINT, signal.SIGTERM}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_mpirun_ends_training_in_good_order(
-    mode: str, number: signal.Signals, small: Small, earlier: Path, trained: Path
+    way: str, number: signal.Signals, small: Small, earlier: Path, trained: Path
 ) -> None:
-    with Job(*train_on(small, earlier, "--mode", mode, *UNTIL_TOLD)) as job:
+    arguments = train_on(small, earlier, "--mode", mode_of(way), *UNTIL_TOLD)
+    with Job(*arguments, program=program_of(way)) as job:
         wait_for_training(earlier)
         job.process.send_signal(number)
         ended = job.finish(20)
@@ -188,11 +208,13 @@ def test_a_signal_to_mpirun_ends_training_in_good_order(
     if not killed_by_launcher(number):
         assert ended.code == 0
         assert f"stopped by signal {number.name}" in ended.out
-    assert model.config.mode == mode
+    assert model.config.mode == mode_of(way)
     assert (earlier / "model.h5").read_bytes() != (trained / "model.h5").read_bytes()
     (shutdown,) = events(earlier, "shutdown")
     assert shutdown["reason"] in {"signal SIGTERM", f"signal {number.name}"}
     assert_all_workers_told_and_gone(earlier, 2)
+    (begun,) = events(earlier, "training")
+    assert begun["nodes"] == ([[1, 2]] if way == "nodes" else [])
     assert json_lines(earlier / "events.jsonl")[-1]["event"] == "finished"
     assert unfinished(earlier) == []
 

@@ -6,6 +6,7 @@ import mmap
 import multiprocessing
 import os
 import time
+from copy import copy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,6 +49,7 @@ class Memory:
     def __init__(self, shapes: tuple[Shape, ...], *, willing: bool) -> None:
         assert willing
         self.arrays = [np.zeros(*shape) for shape in shapes]
+        self.rank, self.size = SERVER, WORKERS + 1
 
     def meet(self, first: int, *, hurry: bool) -> None: ...
 
@@ -59,7 +61,9 @@ def beginning(**settings: Any) -> Beginning:
 
 
 def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
-    return SharedWeights(cast("Channel", SimpleNamespace(rank=rank)), begins, cast("SharedMemory", memory))
+    channel, own = SimpleNamespace(rank=rank, now=time.perf_counter), copy(memory)
+    own.rank = rank
+    return SharedWeights(cast("Channel", channel), begins, cast("SharedMemory", own))
 
 
 def memory_of(begins: Beginning) -> Memory:
@@ -435,7 +439,7 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     memory.arrays[4] = np.zeros((records, len(Record._fields)))
     server, learner = shared(begins, memory, SERVER), learner_of(begins)
     channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
-    worker = InMemory(channel, begins, cast("SharedMemory", memory), learner.keys())
+    worker = InMemory(channel, begins, shared(begins, memory, 1), learner.keys())
     worker._copy.own[hogwild_loops.Own.VERSION] = -3  # so that the first turn is stale, and damped
     patch.setattr(
         Backoff, "pause", lambda _: counted.extend(records_of(server.count()))
@@ -447,7 +451,9 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
         calls += 1
     assert TURNS / 3 < calls < TURNS if at_once else calls == TURNS
     counted += records_of(server.count())
-    timeless = [turn._replace(round_trip=0.0, computing=0.0, merged_at=0.0) for turn in counted]
+    timeless = [
+        turn._replace(round_trip=0.0, computing=0.0, waiting=turn.waiting > 0, merged_at=0.0) for turn in counted
+    ]
     return memory.arrays[0], memory.arrays[2], worker._copy.local.vector, timeless
 
 
@@ -477,3 +483,4 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     assert (found[3][0].gains < found[3][0].changes_sent) == (merge == "damped")
     assert [turn.rows for turn in found[3]] == 2 * [4, 4, 4, 4, 4, 3]
     assert [turn.ahead for turn in found[3]] == [-1, *range(1, TURNS)]
+    assert sum(turn.waiting for turn in found[3]) == (TURNS - 1) // records  # for room, before the turn

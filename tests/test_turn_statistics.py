@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpisgd import turn_statistics
-from mpisgd.turn_statistics import Record, RecordBook, Records, TurnStatistics, percentiles
+from mpisgd.turn_statistics import Record, RecordBook, Records, TurnStatistics, percentiles, retold
 from strategies import examples, record_of
 
 times = st.integers(1, 1000).map(lambda n: n / 8)  # sums of these are exact
@@ -163,3 +163,43 @@ def test_a_book_has_the_records_noted_since_they_were_last_taken(batches: list[l
             book.note(turn)
         assert book.is_full == (len(turns) == 40)
         np.testing.assert_array_equal(book.take(), records(turns))
+
+
+@examples
+@given(lists_of_turns, st.lists(lists_of_turns, max_size=4))
+def test_a_book_has_room_for_any_number_at_once(before: list[Record], batches: list[list[Record]]) -> None:
+    book = RecordBook(41)
+    for turn in before:
+        book.note(turn)
+    for turns in batches:
+        book.note_all(records(turns))
+        before = before + turns
+        assert book.is_full == (len(before) >= 41)
+    np.testing.assert_array_equal(book.take(), records(before))
+    assert not book.is_full
+    book.note(record_of())
+
+
+# --- turns of a node, as the server has them
+
+
+def test_what_went_over_the_wire_is_counted_once_for_the_turns_of_a_node() -> None:
+    """A change that the node merged by half, and the server by half of that, is merged by a quarter."""
+    turns = [
+        record_of(worker=2, rows=5, staleness=1, changes_sent=4, changes=6, gains=2.0, round_trip=0.5, ahead=0),
+        record_of(worker=1, rows=6, staleness=0, changes_sent=4, changes=4, gains=2.0, round_trip=0.5, ahead=3),
+        record_of(worker=1, rows=7, staleness=0, computing=0.25, round_trip=0.5, ahead=4),
+    ]
+    update = record_of(
+        worker=3, rows=18, staleness=10, changes_sent=6, changes=7, gains=3.0, bytes_up=100, bytes_down=50,
+        round_trip=0.125, merged_at=9.0,
+    )  # fmt: skip
+    made = [Record(*turn) for turn in retold(records(turns), [3, 8], 2, update).tolist()]
+    assert [(turn.worker, turn.rows, turn.staleness, turn.ahead) for turn in made] == [
+        (8, 5, 11, 2), (3, 6, 10, 5), (3, 7, 10, 6),
+    ]  # fmt: skip
+    assert [turn.round_trip for turn in made] == [0.5, 0.125, 0]
+    assert [turn.merged_at for turn in made] == 3 * [9.0]
+    of_wire = [(turn.changes_sent, turn.changes, turn.gains, turn.bytes_up, turn.bytes_down) for turn in made]
+    assert of_wire == [(6, 7, 1.5, 100, 50), (0, 0, 0, 0, 0), (0, 0, 0, 0, 0)]
+    assert made[2].computing == 0.25

@@ -154,18 +154,28 @@ def test_a_change_counts_the_same_in_every_form_of_message(
         np.testing.assert_allclose(whole.current.weights(), other.current.weights(), rtol=1e-6, atol=1e-6)
 
 
+def test_several_turns_in_an_update_are_as_a_long_one_with_fewer_of_others_for_each() -> None:
+    servers = [ServerWeights(np.zeros(3, np.float32), np.array([0, 1, 4], np.float32)) for _ in range(2)]
+    changes = np.array([1, 1, 1], np.float32)
+    for server, staleness, turns in zip(servers, (2, 6), (1, 3), strict=True):
+        server.add(None, changes, 1.0, staleness, TURN_SIZE, turns)
+        assert server.version == turns
+    np.testing.assert_array_equal(servers[0].current.weights(), servers[1].current.weights())
+
+
+@pytest.mark.parametrize("turns", [1, 5])
 @pytest.mark.parametrize("staleness", [0, 1, 7])
-def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
+def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int, turns: int) -> None:
     """Where updates change a weight just as much as they shrink it, up to the square of the shrinking.
 
     All change the first, every fourth the other, by four times as much.
     """
     shrinking, w = 1e-3, np.array([4, -2], np.float32)
     server = ServerWeights(w, np.array([0.1, 30], np.float32))
-    for turn in range(40):
-        named = at([0, 1]) if turn % 4 == 3 else at([0])
+    for update in range(40):
+        named = at([0, 1]) if update % 4 == 3 else at([0])
         changes = np.float32(shrinking) * w * np.array([1, 4], np.float32)
-        server.add(named, changes[: len(named)], 1 - shrinking, staleness, TURN_SIZE)
+        server.add(named, changes[: len(named)], 1 - shrinking, staleness, TURN_SIZE, turns)
     np.testing.assert_allclose(server.current.weights(), w, rtol=2000 * shrinking**2)
 
 

@@ -94,8 +94,8 @@ static enum outcome take_turn(struct pass *pass, Py_ssize_t number, const struct
     turn.size = size_of(&pass->learning, record, rule);
     if (exchange(memory, rule, &turn) == FULL)
         return FULL;
-    record[AHEAD] = tick(clocks, (Py_ssize_t)record[WORKER]); /* these two are for the next record */
-    record[ROUND_TRIP] = seconds() - ended;
+    record[AHEAD] = tick(clocks, (Py_ssize_t)record[WORKER]); /* these are for the next record */
+    record[ROUND_TRIP] = seconds() - ended, record[WAITING] = 0;
     return DONE;
 }
 

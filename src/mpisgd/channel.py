@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SERVER = 0
 LEADER = 1  # of the workers: speaks for them in lock step, prepares the memory that all share
 NOTHING = np.empty(0, np.uint8)
+# The workers of each node that share memory, by their delegate, who speaks with the server for all; who shares none
+# speaks alone.
+Nodes = dict[int, list[int]]
 
 
 class Letter(NamedTuple):
@@ -152,9 +155,9 @@ class Channel:
         """Return the initial weights of this worker's columns, float32."""
         return self._await(SERVER, Tag.REPLY).view(np.float32)
 
-    def server_echo(self, rounds: int) -> None:
-        """Send every worker back what it sends, so many times. Beside `worker_echo`."""
-        for _ in range(rounds * len(self.workers)):
+    def server_echo(self, messages: int) -> None:
+        """Send workers back what they send, so many times. Beside `worker_echo`."""
+        for _ in range(messages):
             self.wait_until(lambda: self._probe(self._mpi.ANY_SOURCE, Tag.UPDATE, self._status))
             worker = self._status.source
             self._send(worker, Tag.REPLY, self._receive(worker, Tag.UPDATE))
@@ -210,6 +213,24 @@ class Channel:
         """Return memory that all ranks share, if they can: see `SharedMemory.of`. Collective, its own twin."""
         return SharedMemory.of(self._comm, shapes, self._move_messages, willing=willing)
 
+    def server_hear_nodes(self) -> Nodes:
+        """Return which workers share memory, by their delegates. Collective, with `worker_share_node_memory`."""
+        delegates = np.zeros(self._comm.size, np.int64)
+        self._wait(self._comm.Igather(np.array([SERVER]), delegates, SERVER))
+        nodes: Nodes = {}
+        for worker in self.workers:
+            nodes.setdefault(int(delegates[worker]), []).append(worker)
+        return nodes
+
+    def worker_share_node_memory(self, shapes: Sequence[Shape], *, willing: bool) -> SharedMemory | None:
+        """Return memory that the workers of this node share, if they can; tell the server. Collective."""
+        node = self._workers_here()
+        memory = SharedMemory.of(node, shapes, self._move_messages, willing=willing)
+        (first,) = node.Get_group().Translate_ranks([0], self._comm.Get_group())
+        delegate = self.rank if memory is None else first
+        self._wait(self._comm.Igather(np.array([delegate]), None, SERVER))
+        return memory
+
     # --- Hogwild! at a distance
     def worker_expect_replies(self, largest: int) -> None:
         """Make room for replies of at most that many bytes."""
@@ -260,6 +281,10 @@ class Channel:
         """Answer a worker's update; waits only for the answer before it to leave, which it has."""
         self._send(worker, Tag.REPLY, reply)
 
+    def delegate_send_turns(self, turns: NDArray[np.float64]) -> None:
+        """Send the server the records of the turns that are in the update sent next, as in `turn_statistics`."""
+        self._send(SERVER, Tag.TURNS, turns.view(np.uint8).ravel())
+
     # --- the end
     def worker_leave(self) -> None:
         """Tell the server that this worker was told to stop and leaves; waits until all it sent has left."""
@@ -276,6 +301,10 @@ class Channel:
         self._comm.Abort(exit_code)
 
     # --- below the pairs; what is sent is bytes, and a status counts them
+    def _workers_here(self) -> MPI.Comm:
+        """Return the workers on this node. Collective among the workers."""
+        return self._crew.Split_type(self._mpi.COMM_TYPE_SHARED)
+
     def _send(self, rank: int, tag: Tag, content: Bytes) -> None:
         self._wait_until_left(rank, tag)
         self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)

@@ -18,11 +18,11 @@ class Clocks:
         self._slowest = 0
         self._bound = bound
 
-    def tick(self, worker: int) -> None:
-        """Count a turn of this worker."""
+    def tick(self, worker: int, more: int = 1) -> None:
+        """Count a turn of this worker, or so many."""
         turns = self._turns[worker]
-        self._turns[worker] = turns + 1
-        self._workers_at[turns + 1] += 1
+        self._turns[worker] = turns + more
+        self._workers_at[turns + more] += 1
         self._workers_at[turns] -= 1
         if self._workers_at[turns] == 0:
             del self._workers_at[turns]

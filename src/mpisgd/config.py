@@ -97,7 +97,8 @@ class Config:
     shared_memory: SharedMemoryUse = setting(
         "auto",
         "exchange in memory that ranks share where all of them (sync: all workers) are on one node and it takes no more"
-        " than 32 MB; never: by messages alone, as between nodes",
+        " than 32 MB; async on several nodes: the workers of each, one of whom speaks with the server; never: by"
+        " messages alone",
     )
     gradient_threshold: float = setting(
         0.0,

@@ -108,7 +108,7 @@ def add_update(
     *,
     version: int,
     factor: float,
-    turns: int,
+    turns: float,
     turn_size: TurnSize,
     shrinking: float,
 ) -> tuple[int, float]:

@@ -7,12 +7,13 @@ now and then: count the turns that were merged
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from mpisgd.averaging import made_for, snapshot
-from mpisgd.channel import Channel
+from mpisgd.channel import Channel, Nodes
 from mpisgd.clocks import Clocks
 from mpisgd.crew import Crew
 from mpisgd.job import Job
@@ -21,7 +22,7 @@ from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import ServerKeys
-from mpisgd.turn_statistics import Record, RecordBook
+from mpisgd.turn_statistics import FIELDS, Record, RecordBook, Records, retold
 from mpisgd.updates import Keys, ReplyHeader, ReplyRoom, unpack_update
 from mpisgd.weights import ServerWeights
 
@@ -43,8 +44,10 @@ class MessageServer:
     A worker that must not get further ahead of the others is answered when these have caught up.
     """
 
-    def __init__(self, channel: Channel, job: Job, weights: ServerWeights, monitor: Monitor, crew: Crew) -> None:
-        self._channel, self._job, self._weights = channel, job, weights
+    def __init__(
+        self, channel: Channel, job: Job, weights: ServerWeights, monitor: Monitor, crew: Crew, nodes: Nodes
+    ) -> None:
+        self._channel, self._job, self._weights, self._nodes = channel, job, weights, nodes
         self._average = made_for(job, np.zeros(job.column_count, np.float32))
         self._monitor, self._crew = monitor, crew
         monitor.in_memory = False
@@ -54,6 +57,7 @@ class MessageServer:
         self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
         self._replied = dict.fromkeys(channel.workers, Replied(bytes_down=0, ahead=-1))
         self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
+        self._of_node: dict[int, Records] = {}  # by the delegate: the turns in the update that comes next
         self._rows = 0  # processed, in the turns merged
         self._records = RecordBook(RECORDS)
         self._letters = 0
@@ -70,6 +74,8 @@ class MessageServer:
         if letter is not None:
             if letter.tag is Tag.UPDATE:
                 self._merge(letter.worker, letter.content)
+            elif letter.tag is Tag.TURNS:
+                self._of_node[letter.worker] = letter.content.view(np.float64).reshape(-1, len(FIELDS))
             self._letters += 1
             if self._letters % LETTERS_BEFORE_THE_REST:
                 return True
@@ -79,23 +85,29 @@ class MessageServer:
         return sent or measured or answered or letter is not None
 
     def _merge(self, worker: int, update: Bytes) -> None:
-        """Merge a turn, and answer it if its worker need not wait for others, and those who need wait no longer."""
+        """Merge a turn, and answer it if its worker need not wait for others, and those who need wait no longer.
+
+        Or the turns of a node, and answer its delegate.
+        """
         weights, keys, job = self._weights, self._keys[worker], self._job
         header, content, own, wanted = unpack_update(update)
-        staleness = weights.version - header.version
+        of_node = self._of_node.pop(worker, None)
+        staleness, turns = weights.version - header.version, 1 if of_node is None else len(of_node)
         size = turn_size(job, self._monitor.step_size(self._rows), header.rows, header.moved)
         columns = keys.hear(header.turn, own)
-        changes_sent, gains = weights.add(columns, content, header.decay, staleness, size)
+        changes_sent, gains = weights.add(columns, content, header.decay, staleness, size, turns)
         self._rows += header.rows
-        self._clocks.tick(worker)
         replied = self._replied[worker]
-        self._records.note(
-            Record(
-                worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, len(update),
-                replied.bytes_down, header.round_trip, header.computing, header.waiting, replied.ahead,
-                self._channel.now(),
-            )
+        record = Record(
+            worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, len(update),
+            replied.bytes_down, header.round_trip, header.computing, header.waiting, replied.ahead,
+            self._channel.now(),
         )  # fmt: skip
+        if of_node is None:
+            self._clocks.tick(worker)
+            self._records.note(record)
+        else:
+            self._note_turns(of_node, record)
         self._average.look(weights.current, self._rows)
         if job.is_done(self._rows):  # then the answer is to stop
             self._monitor.check_limits(self._rows)
@@ -103,6 +115,14 @@ class MessageServer:
         self._answer_those_who_wait()
         if self._records.is_full:
             self._count()
+
+    def _note_turns(self, turns: Records, update: Record) -> None:
+        """Note the turns of a node, which came in this update of its delegate."""
+        workers = self._nodes[update.worker]
+        turns = retold(turns, workers, min(map(self._clocks.ahead, workers)), update)
+        for worker, count in Counter(turns[:, FIELDS["worker"]].tolist()).items():
+            self._clocks.tick(int(worker), count)
+        self._records.note_all(turns)
 
     def _answer_those_who_wait(self) -> bool:
         """Answer the workers that need wait no longer; tell whether there were any."""
@@ -121,7 +141,7 @@ class MessageServer:
         self._heard_version[worker] = weights.version
         self._replied[worker] = Replied(len(reply), self._clocks.ahead(worker))
         if stop:
-            self._crew.tell(worker)
+            self._crew.tell(*self._nodes[worker])
         self._channel.server_reply(worker, reply)
 
     def _count(self) -> None:

@@ -31,6 +31,7 @@ class Tag(IntEnum):
     ORDER = 7  # server -> leader: in lock step, what to do
     TOLD = 8  # leader -> server: numbers that the workers settle something by, or have settled
     COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
+    TURNS = 10  # delegate -> server: the records of the turns of its node that are in its next update
 
 
 @unique

@@ -8,7 +8,7 @@ all     once there is a reason to stop, let the workers know; return when all ha
 from __future__ import annotations
 
 from mpisgd.beginning import Beginning
-from mpisgd.channel import Channel
+from mpisgd.channel import Channel, Nodes
 from mpisgd.compiled_loops import Float
 from mpisgd.crew import Crew
 from mpisgd.memory_server import MemoryServer
@@ -21,19 +21,24 @@ from mpisgd.weights import ServerWeights
 
 
 def serve(
-    channel: Channel, beginning: Beginning, monitor: Monitor, crew: Crew, weights: SharedWeights | ServerWeights | None
+    channel: Channel,
+    beginning: Beginning,
+    monitor: Monitor,
+    crew: Crew,
+    weights: SharedWeights | ServerWeights | None,
+    nodes: Nodes,
 ) -> ScaledVector:
     """Measure what the workers learn and say when to stop; return the final weights when all have gone.
 
     In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with
-    `weights` in memory that all ranks share, or this rank's own, by messages; turns that were under way when the reason
-    to stop came are merged as well.
+    `weights` in memory that all ranks share, or this rank's own, by messages from each of the `nodes`; turns that were
+    under way when the reason to stop came are merged as well.
     """
     if weights is None:
         return SyncServer(channel, monitor, crew, beginning.weights).serve()
     if isinstance(weights, SharedWeights):
         return MemoryServer(channel, weights, monitor, crew).serve()
-    return MessageServer(channel, beginning.job, weights, monitor, crew).serve()
+    return MessageServer(channel, beginning.job, weights, monitor, crew, nodes).serve()
 
 
 class SyncServer:

@@ -31,7 +31,7 @@ from mpisgd.scaling import agreed_scales, column_sums, scale
 from mpisgd.schedule import Schedule
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
-from mpisgd.shared_weights import memory_for
+from mpisgd.shared_weights import has_server, memory_for, node_memory_for
 from mpisgd.step_search import StepSearch, Trial, tried_by
 from mpisgd.updates import Keys
 from mpisgd.worker_exchange import WorkerExchange, exchange_for
@@ -49,13 +49,14 @@ def work(channel: Channel) -> None:
         shards.drain()
         return
     sync = job.config.mode == "sync"
-    memory = shared_memory_for(channel, job) if sync else memory_for(channel, job)
+    memory = shared_memory_for(channel, job) if sync else memory_for(channel, job) or node_memory_for(channel, job)
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
         scale(first.rows, shards.scales)
         first = LearningShard.made_of(first)
     job = job.with_scaling(scaled=shards.scales is not None)
-    beginning, search = _beginning(channel, job, first, shards.names, by_messages=not sync and memory is None)
+    by_messages = not sync and (memory is None or not has_server(memory, job))
+    beginning, search = _beginning(channel, job, first, shards.names, by_messages=by_messages)
     if job.measures_turns:
         costs = _sum_told(channel, turn_cost.measured(channel, beginning, first, memory, search.best))
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))

@@ -42,8 +42,8 @@ def announce_training(job: Job, console: Console) -> None:
     )
 
 
-def log_training(job: Job, data: str, monitor: Monitor) -> None:
-    """Log what is being learnt and where it began."""
+def log_training(job: Job, data: str, monitor: Monitor, nodes: list[list[int]]) -> None:
+    """Log what is being learnt and where it began; `nodes`: which workers share memory, not with the server."""
     config = job.config
     monitor.event(
         "training",
@@ -57,6 +57,7 @@ def log_training(job: Job, data: str, monitor: Monitor) -> None:
         scale_columns=config.scale_columns,
         iterations=config.iterations,
         by_keys=job.by_keys,
+        nodes=nodes,
     )
 
 

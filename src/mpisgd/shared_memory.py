@@ -33,12 +33,15 @@ class SharedMemory:
     What a rank has written before `meet` all others read after it.
 
     arrays  of the shapes that were asked for, zeros at first
+    rank    of this process among those that share the memory, and `size`, how many these are
     """
 
     def __init__(self, window: MPI.Win, ranks: MPI.Comm, shapes: Sequence[Shape], meanwhile: Work) -> None:
         memory: NDArray[np.uint8] = np.asarray(window.Shared_query(0)[0])
         self._window, self._meanwhile = window, meanwhile
-        self._mine, self._meeting = ranks.rank, 0
+        self.rank: int = ranks.rank
+        self.size: int = ranks.size
+        self._meeting = 0
         self._meetings: NDArray[np.int64]
         self._meetings, *self.arrays = _arrays(memory, [_meetings(ranks), *shapes])
 
@@ -94,9 +97,9 @@ class SharedMemory:
     def _come(self, first: int, looks: int) -> bool:
         """Say that this rank has come to the meeting; tell whether the others are seen to have, in so many looks."""
         if is_compiled():
-            return hogwild_loops.meet(self._meetings, self._mine, self._meeting, first, looks)
+            return hogwild_loops.meet(self._meetings, self.rank, self._meeting, first, looks)
         self._window.Sync()  # what was written here is seen before the word that it is
-        self._meetings[self._mine, 0] = self._meeting
+        self._meetings[self.rank, 0] = self._meeting
         return False
 
     def _are_here(self, first: int) -> bool:

@@ -1,4 +1,4 @@
-"""The server's weights in memory that all ranks share: each worker merges its own turns, the server only looks.
+"""Weights in memory that ranks share: each worker merges its own turns, and the server, if it is there, only looks.
 
 Who merges a turn is the server for a moment: of the weights where it has their lock (see `_locks.c`). What is to be
 counted of a turn its worker leaves as a record, for the server to count when it next looks.
@@ -13,20 +13,20 @@ from typing import TypeVar
 import numpy as np
 
 from mpisgd import compiled_loops, exchange_loops, hogwild_loops
-from mpisgd.averaging import LATENESS, made_for, snapshot
+from mpisgd.averaging import LATENESS, Latest, made_for, snapshot
 from mpisgd.beginning import Beginning
-from mpisgd.channel import LEADER, SERVER, Channel
+from mpisgd.channel import SERVER, Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.exchange_loops import Columns, TurnKeys
 from mpisgd.hogwild_loops import LOCK_LINES, Memory, Outcome, Own, Rule, State, Steps
 from mpisgd.job import Job
 from mpisgd.learner import RestOfPass
 from mpisgd.merging import curved_by_moved
-from mpisgd.shared_memory import CACHE_LINE, SharedMemory
+from mpisgd.shared_memory import CACHE_LINE, Shape, SharedMemory
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_statistics import FIELDS, Records
 from mpisgd.vector_loops import TurnSize
-from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, poll
+from mpisgd.waiting import YIELDS_FOR_MESSAGE, Backoff, Work, poll
 from mpisgd.weights import SMALLEST_SCALE
 
 T = TypeVar("T")
@@ -89,36 +89,48 @@ class Copy:
 
 
 class SharedWeights:
-    """One rank's access to them, all by way of the locks."""
+    """One rank's access to them, all by way of the locks.
+
+    worker  this one's number among those that share them, from 1; 0: the server
+    """
 
     def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
-        """Begin with the beginning's weights, which the leader puts in. Collective."""
-        self._job, self._memory = beginning.job, memory
-        self._vector, self._times_changed, average, self._state, self._records, words, self._turns = memory.arrays
+        """Begin with the beginning's weights, which the first worker puts in. Collective."""
+        self._job, self._memory, self._now = beginning.job, memory, channel.now
+        self._has_server = has_server(memory, beginning.job)
+        servers = int(self._has_server)
+        self.worker = memory.rank + 1 - servers
+        self._vector, self._times_changed, average, self._state, self._records, words, turns = memory.arrays
+        self._turns = turns[: memory.size - servers]
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[:LOCK_LINES], words[LOCK_LINES, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
-        self._average, self._average_vector = made_for(beginning.job, average), average
+        self._average = made_for(beginning.job, average) if self._has_server else Latest()
+        self._average_vector = average
         every_rows = self._average.every_rows
         curved = curved_by_moved(beginning.job)
-        self._rule = Rule(config.gradient_threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
-        if channel.rank == LEADER:
+        threshold = config.gradient_threshold if self._has_server else 0.0
+        self._rule = Rule(threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
+        if self.worker == 1:
             self._vector[:] = beginning.weights
-            for array in (self._times_changed, average, words, self._turns):
+            for array in (self._times_changed, average, words, turns):
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self._state[:] = 0
             self._state[State.SCALE], self._state[AVERAGE] = 1, self._average.state
         # The server looks every now and then, so the workers begin without it.
-        memory.meet(LEADER, hurry=not self._polls)
+        memory.meet(servers, hurry=not self._polls)
 
     # --- the workers
 
-    def exchange(self, copy: Copy, columns: Columns, wanted: Columns, size: TurnSize) -> None:
+    def exchange(
+        self, copy: Copy, columns: Columns, wanted: Columns, size: TurnSize, work: Work | None = None
+    ) -> float:
         """Merge a worker's turn and let it have the weights; leave its record.
 
         `columns` are those of the turn, `wanted` those of the next one, both None: all. `size` is the turn's, as
-        `weights.ServerWeights.add` takes it.
+        `weights.ServerWeights.add` takes it. Where there is no room for the record it waits and does some `work`, on a
+        node that exchanges with the server until the run is over. Returns how many seconds it waited.
         """
         copy.own[Own.SCALE] = copy.local.scale
         memory = self._memory_of(copy)
@@ -126,11 +138,15 @@ class SharedWeights:
         def is_done() -> bool:
             return hogwild_loops.exchange(memory, self._rule, columns, wanted, size) is Outcome.DONE
 
+        waited = 0.0
         if not is_done():
-            poll(is_done, None, Backoff(0))  # the server looks every 16 ms at least
+            began = self._now()
+            poll(lambda: is_done() or (self.stopped and not self._has_server), work, Backoff(0))
+            waited = self._now() - began
         self._turns[copy.worker - 1] += 1
         copy.local.scale = float(copy.own[Own.SCALE])
         self._after_exchange(copy)
+        return waited
 
     def take_turns(self, copy: Copy, rest: RestOfPass, steps: Steps, keys: TurnKeys) -> tuple[int, Outcome]:
         """Take some turns by keys, each with its exchange; see `hogwild_loops.take_turns`."""
@@ -152,7 +168,7 @@ class SharedWeights:
         )  # fmt: skip
 
     def _after_exchange(self, copy: Copy) -> None:
-        if self._job.is_done(copy.rows):
+        if self._has_server and self._job.is_done(copy.rows):
             self.stop()
 
     def ahead(self, worker: int) -> int:
@@ -239,9 +255,28 @@ class SharedWeights:
 
 def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
     """Return memory for `SharedWeights`, if all ranks can share it and exchange in it. Collective."""
+    return channel.share_memory(_shapes(job), willing=_is_willing(job))
+
+
+def node_memory_for(channel: Channel, job: Job) -> SharedMemory | None:
+    """Return the same of this node's workers; for one of several nodes. Collective, with `server_hear_nodes`."""
+    willing = _is_willing(job) and job.config.max_staleness is None
+    return channel.worker_share_node_memory(_shapes(job), willing=willing)
+
+
+def has_server(memory: SharedMemory, job: Job) -> bool:
+    """Tell whether the server is among those that share this memory."""
+    return memory.size > job.workers
+
+
+def _is_willing(job: Job) -> bool:
+    return job.config.shared_memory == "auto" and not job.wide and compiled_loops.is_compiled()
+
+
+def _shapes(job: Job) -> tuple[Shape, ...]:
     columns, float32, float64 = (job.column_count,), np.dtype(np.float32), np.dtype(np.float64)
     records = max(RECORDS, RECORDS_BY_WORKER * job.workers)
-    shapes = (
+    return (
         (columns, float32),
         (columns, float32),
         (columns, float32),
@@ -250,5 +285,3 @@ def memory_for(channel: Channel, job: Job) -> SharedMemory | None:
         ((LOCK_LINES + 1, CACHE_LINE // 8), np.dtype(np.int64)),
         ((job.workers,), np.dtype(np.int64)),
     )
-    willing = job.config.shared_memory == "auto" and not job.wide and compiled_loops.is_compiled()
-    return channel.share_memory(shapes, willing=willing)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mpisgd import turn_cost
 from mpisgd.beginning import Beginning, largest_mean_square, settled
-from mpisgd.channel import Channel
+from mpisgd.channel import Channel, Nodes
 from mpisgd.command_line import training_values
 from mpisgd.compiled_loops import Float
 from mpisgd.config import Config
@@ -75,25 +75,26 @@ def train(channel: Channel, arguments: Sequence[str], environment: Mapping[str, 
                 log = RunLog(directory)  # not before all rows are known to be good: it empties an earlier run's
             channel.server_announce(LEARN)
             memory = memory_for(channel, job) if config.mode == "async" else None
+            by_messages = config.mode == "async" and memory is None
+            nodes = channel.server_hear_nodes() if by_messages else {}
             scales = agreed_scales(job, channel.server_hear_leader, channel.server_hear_leader)
             job = job.with_scaling(scaled=scales is not None)
             if scales is not None:
                 held_out.scale_columns(scales)
                 initial /= scales
             announce_training(job, console)
-            by_messages = config.mode == "async" and memory is None
             beginning = _beginning(channel, job, initial, by_messages=by_messages)
             if job.measures_turns:
-                beginning = _turns_measured(channel, beginning, memory)
+                beginning = _turns_measured(channel, beginning, memory, nodes)
             merged = _merged_weights(channel, beginning, memory)
             begun = Begun(*channel.server_hear_leader(hurry=by_messages).tolist())
             schedule = beginning.job.schedule(begun.step_size)
             job = beginning.job.with_schedule(schedule)
             began = begun.at if memory is not None else channel.now() - begun.seconds
             monitor = Monitor(job, schedule, held_out.measured, log, console, interrupt, channel.now, began=began)
-            log_training(job, dataset.name, monitor)
+            log_training(job, dataset.name, monitor, list(nodes.values()))
             with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
-                weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), merged)
+                weights = serve(channel, beginning, monitor, Crew(channel, monitor, samples), merged, nodes)
             leave_results(job, dataset.classes, monitor, weights, scales, held_out, log, console)
 
 
@@ -124,9 +125,9 @@ def _merged_weights(
     return weights
 
 
-def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> Beginning:
+def _turns_measured(channel: Channel, beginning: Beginning, memory: SharedMemory | None, nodes: Nodes) -> Beginning:
     """Return the same with turns as long as what the workers measure suggests."""
-    turn_cost.serve(channel, beginning, memory)
+    turn_cost.serve(channel, beginning, memory, nodes)
     costs = channel.server_hear_leader(hurry=False)
     return beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
-from mpisgd.channel import Channel
+from mpisgd.channel import Channel, Nodes
 from mpisgd.learner import TurnRows
 from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
@@ -29,7 +29,7 @@ def measured(
 ) -> NDArray[np.float64]:
     """Return [seconds for a row, seconds for an exchange], of a worker; to be added up over the workers.
 
-    `memory` is what they share, if they do. `step_size` is any that learns.
+    `memory` is what they share, all or those of a node, if they do. `step_size` is any that learns.
     """
     if beginning.job.config.mode == "sync":
         exchange = _sync_seconds(channel, beginning, memory)
@@ -38,12 +38,16 @@ def measured(
     return np.array([_row_seconds(channel, beginning, shard, step_size), exchange])
 
 
-def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> None:
-    """Answer what the workers measure by; `memory` is what all ranks share, if they do."""
+def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None, nodes: Nodes) -> None:
+    """Answer what the workers measure by; `memory` is what all ranks share, if they do.
+
+    Else in async mode those answer by messages that share none in their nodes.
+    """
     if memory is not None:
         SharedWeights(channel, beginning, memory)
-    elif beginning.job.config.mode == "async":
-        channel.server_echo(EXCHANGES)
+    else:
+        alone = [workers for workers in nodes.values() if len(workers) == 1]
+        channel.server_echo(EXCHANGES * len(alone))
 
 
 def worth_an_exchange(sums: NDArray[np.float64]) -> float:
@@ -76,7 +80,8 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     if memory is None:
         message = np.zeros(4 * places, np.uint8)
         return _median_seconds(channel, lambda: channel.worker_echo(message))
-    shared, copy = SharedWeights(channel, beginning, memory), Copy(beginning.weights, channel.rank)
+    shared = SharedWeights(channel, beginning, memory)
+    copy = Copy(beginning.weights, shared.worker)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
     return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0, 0)))
 

@@ -43,26 +43,66 @@ _LINE = struct.Struct(f"{len(FIELDS)}d")
 class RecordBook:
     """Room for the records of turns until they are counted: one by one that takes longer than to merge a short one."""
 
-    def __init__(self, room: int) -> None:
-        self._records = np.zeros((room, len(Record._fields)))
-        self._lines = self._records.data.cast("B")
+    def __init__(self, enough: int) -> None:
+        self._enough = enough
+        self._make_room(enough)
         self._noted = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for one more."""
-        return self._noted == len(self._records)
+        """Whether there are enough records to be counted; there is room for no other."""
+        return self._noted >= self._enough
 
     def note(self, turn: Record) -> None:
         """Write a record down."""
         _LINE.pack_into(self._lines, self._noted * _LINE.size, *turn)
         self._noted += 1
 
+    def note_all(self, turns: Records) -> None:
+        """Write several down; there is room for any number."""
+        noted = self._noted + len(turns)
+        if noted > len(self._records):
+            before = self.take()
+            self._make_room(noted)
+            self._records[: len(before)] = before
+        self._records[noted - len(turns) : noted] = turns
+        self._noted = noted
+
+    def _make_room(self, room: int) -> None:
+        self._records = np.zeros((room, len(Record._fields)))
+        self._lines = self._records.data.cast("B")
+
     def take(self) -> Records:
         """Return the records in order, to be counted before there is another, and forget them."""
         taken = self._records[: self._noted]
         self._noted = 0
         return taken
+
+
+def retold(turns: Records, workers: Sequence[int], lead: int, update: Record) -> Records:
+    """Return the records of a node's turns as the server has them, to which all came in one update.
+
+    turns    as the workers of the node left them, who are numbered from 1 there
+    workers  of the node, by their numbers in the run
+    lead     how many turns the slowest of them is ahead of the slowest of all
+    update   its record, as that of a turn of the delegate's; changes, gains and bytes are what went over the wire, in
+             sum, and so is the one round trip
+    """
+    told = turns.copy()
+    of = dict(zip(Record._fields, told.T, strict=True))
+    merged_once = of["gains"].sum() / max(1.0, of["changes_sent"].sum())
+    of["worker"][:] = np.array(workers)[of["worker"].astype(int) - 1]
+    of["staleness"] += update.staleness
+    of["ahead"][of["ahead"] >= 0] += lead
+    of["merged_at"][:] = update.merged_at
+    of["round_trip"][of["worker"] == update.worker] = 0
+    for name in ("changes_sent", "changes", "gains", "bytes_up", "bytes_down"):
+        of[name][:] = 0
+        of[name][0] = getattr(update, name)
+    of["gains"][0] *= merged_once
+    own = np.flatnonzero(of["worker"] == update.worker)
+    of["round_trip"][own[:1]] = update.round_trip
+    return told
 
 
 class TurnStatistics:

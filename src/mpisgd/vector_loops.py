@@ -108,7 +108,7 @@ def merge_turns(
     return sum(sent for sent, _ in counts), sum(changed for _, changed in counts), columns, sum_of_gains
 
 
-def damping(curvatures: Float, turn_size: TurnSize, turns: int) -> Float:
+def damping(curvatures: Float, turn_size: TurnSize, turns: float) -> Float:
     """Return (1 + a) / (1 + turns a), a as far as a turn goes along each weight: see `merging`."""
     least = np.float32(1 / turns)
     with np.errstate(over="ignore"):

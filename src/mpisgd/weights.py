@@ -30,6 +30,8 @@ STALE_TURNS = 2
 class ServerWeights:
     """The weights that rank 0 owns, with the version at which each column last changed.
 
+    version  how many turns are merged
+
     Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
     overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale as one of 1 +
     STALE_TURNS s turns from the same weights and adds
@@ -49,15 +51,16 @@ class ServerWeights:
         self._curvatures = curvatures
 
     def add(
-        self, columns: Columns, content: Content, decay: float, staleness: int, size: TurnSize
+        self, columns: Columns, content: Content, decay: float, staleness: int, size: TurnSize, turns: int = 1
     ) -> tuple[int, float]:
         """Merge a turn: shrink all by its decay, add its changes of the weights.
 
         Returns how many of these are not 0, and the sum of their gains.
         `content` is the changes at `columns`, as in `exchange_loops`; `size` is the turn's, by
-        `merging.turn_size` at the step size as it is now.
+        `merging.turn_size` at the step size as it is now. Several `turns` of a node are merged as one that is as many
+        times as long, `staleness` still being the turns that came in between.
         """
-        self.version += 1
+        self.version += turns
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
@@ -70,9 +73,9 @@ class ServerWeights:
             content,
             version=self.version,
             factor=1 / self.current.scale,
-            turns=1 + STALE_TURNS * staleness,
+            turns=1 + STALE_TURNS * staleness / turns,
             turn_size=size,
-            shrinking=1 - decay,
+            shrinking=(1 - decay) / turns,
         )
 
     def changes_since(self, version: int, room: ReplyRoom) -> Content:

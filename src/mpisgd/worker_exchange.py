@@ -1,4 +1,4 @@
-"""A worker's end of the asynchronous exchange: in memory that all ranks share, or by messages (`mailbox`)."""
+"""A worker's end of the asynchronous exchange: in memory that ranks share, or by messages (`mailbox`)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Protocol
 
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
+from mpisgd.delegate import Delegate
 from mpisgd.hogwild_loops import Outcome
 from mpisgd.learner import SMALLEST_DECAY, Learner, RestOfPass
 from mpisgd.mailbox import Mailbox, Turn
 from mpisgd.merging import turn_size
+from mpisgd.node_weights import NodeWeights
 from mpisgd.schedule import Schedule
 from mpisgd.shared_memory import SharedMemory
-from mpisgd.shared_weights import Copy, SharedWeights
+from mpisgd.shared_weights import Copy, SharedWeights, has_server
 from mpisgd.turn_keys import WorkerKeys
 from mpisgd.weights import WorkerWeights
+
+DELEGATE = 1  # of a node: the first of its workers
 
 
 class WorkerExchange(Protocol):
@@ -32,13 +36,28 @@ class WorkerExchange(Protocol):
         ...
 
 
-class InMemory:
-    """`WorkerExchange` with weights that all ranks share: this worker merges its own turns."""
+def _nothing() -> bool:
+    """Do no work."""
+    return False
 
-    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory, keys: WorkerKeys | None) -> None:
+
+class InMemory:
+    """`WorkerExchange` with weights that ranks share: this worker merges its own turns.
+
+    Where these are of one of several nodes, its delegate also exchanges them with the server.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        beginning: Beginning,
+        shared: SharedWeights,
+        keys: WorkerKeys | None,
+        delegate: Delegate | None = None,
+    ) -> None:
         self._channel, self._job, self._keys = channel, beginning.job, keys
-        self._copy = Copy(beginning.weights, channel.rank)
-        self._shared = SharedWeights(channel, beginning, memory)
+        self._copy, self._shared = Copy(beginning.weights, shared.worker), shared
+        self._look, self._work = (delegate.look, delegate.work) if delegate is not None else (_nothing, _nothing)
         self._bounded = beginning.job.config.max_staleness is not None
         self.stopped = False
 
@@ -50,9 +69,10 @@ class InMemory:
             self._take_turns(learner, rest, schedule)
         else:
             number, began = learner.number, self._channel.now()
-            rows = learner.turn(self._copy.local, step_size)
+            rows = learner.turn(self._copy.local, step_size, self._look)
             self._copy.note(rows=rows.processed, moved=rows.moved, computing=self._channel.now() - began)
             self._exchange(number, step_size)
+        self._work()
         self.stopped = self._shared.stopped
 
     def _take_turns(self, learner: Learner, rest: RestOfPass, schedule: Schedule) -> None:
@@ -73,13 +93,12 @@ class InMemory:
             columns = self._keys.of(number)
             wanted = self._keys.of(self._keys.wanted_with(number, overlaps=False))
         size = turn_size(self._job, step_size, copy.noted("rows"), copy.noted("moved"))
-        self._shared.exchange(copy, columns, wanted, size)
-        waited = 0.0
+        waited = self._shared.exchange(copy, columns, wanted, size, self._work)
         if self._bounded:
             began_waiting = self._channel.now()
             self._shared.catch_up(copy, wanted)
-            waited = self._channel.now() - began_waiting
-        ahead = self._shared.ahead(self._channel.rank)
+            waited += self._channel.now() - began_waiting
+        ahead = self._shared.ahead(copy.worker)
         copy.note(round_trip=self._channel.now() - began, waiting=waited, ahead=ahead)
 
     def _decays_slowly(self, step_size: float) -> bool:
@@ -113,10 +132,21 @@ def exchange_for(
 ) -> WorkerExchange:
     """Return a worker's end of the exchange: in this memory, if there is any. It has the weights to begin with.
 
-    By messages it waits until the server is READY as well.
+    Where messages go to the server it waits until that is READY as well.
     """
-    if memory is not None:
-        return InMemory(channel, beginning, memory, keys)
-    mailbox = Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys)
+    if memory is not None and has_server(memory, beginning.job):
+        return InMemory(channel, beginning, SharedWeights(channel, beginning, memory), keys)
+    exchange = _on_several_nodes(channel, beginning, memory, keys)
     channel.worker_hear()
-    return ByMessages(channel, mailbox)
+    return exchange
+
+
+def _on_several_nodes(
+    channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None
+) -> WorkerExchange:
+    """Return the same where the server is not among those that share this memory, if there is any."""
+    if memory is None:
+        return ByMessages(channel, Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys))
+    weights = NodeWeights(channel, beginning, memory)
+    delegate = Delegate(channel, weights, len(beginning.weights)) if weights.worker == DELEGATE else None
+    return InMemory(channel, beginning, weights, keys, delegate)

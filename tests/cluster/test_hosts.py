@@ -45,4 +45,5 @@ def test_nine_ranks_on_three_hosts_train(environment: Path, mode: str, small: Sm
     assert done.returncode == 0
     (begun,) = [event for event in json_lines(tmp_path / "run" / "events.jsonl") if event["event"] == "training"]
     assert begun["workers"] == 8
+    assert begun["nodes"] == ([[1, 2], [3, 4, 5], [6, 7, 8]] if mode == "async" else [])
     assert (tmp_path / "run" / "model.h5").exists()

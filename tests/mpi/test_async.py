@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 from numpy.typing import NDArray
 from runs import Result, run
 
-from mpisgd import job, turns
+from mpisgd import job, node_weights, turns
 from mpisgd.channel import Channel
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.sparse_rows import SparseRows
@@ -78,6 +79,71 @@ def test_every_turn_is_counted(channel: Channel, tmp_path: Path, data: Path, bou
         assert sum(counts["staleness"].values()) == updates
         assert sum(counts["turns_ahead"].values()) == updates - len(channel.workers)
         assert [int(worker) for worker in result.events[-1]["workers"]] == list(channel.workers)
+
+
+# --- several nodes
+
+
+@pytest.fixture(params=[4, 7])
+def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As where there are so many workers on a node and the server is on another; the last node may have fewer."""
+    of_a_node: int = request.param
+
+    def workers_here(self: Channel) -> MPI.Intracomm:
+        return self._crew.Split(color=(self.rank - 1) // of_a_node)
+
+    monkeypatch.setattr(Channel, "share_memory", lambda self, shapes, willing: None)
+    monkeypatch.setattr(Channel, "_workers_here", workers_here)
+    return of_a_node
+
+
+def groups(channel: Channel, of_a_node: int) -> list[list[int]]:
+    return [list(channel.workers[start : start + of_a_node]) for start in range(0, len(channel.workers), of_a_node)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--iterations 4",  # by keys
+        "--iterations 40",  # of all columns, and several turns a pass for few workers only
+        "--iterations auto",
+        "--iterations 4 --gradient-threshold 0.01",
+        "--sharding sample --iterations 2",
+        "--iterations 2 --merge sum --no-bias --scale-columns always",
+    ],
+)
+def test_the_workers_of_a_node_learn_as_one(channel: Channel, tmp_path: Path, data: Path, nodes, options):
+    """A turn is counted when its node's update comes: the last ones of a node come too late."""
+    options = (*LEARNING, "--passes", "20", *options.split())
+    result = run(channel, tmp_path / "run", "--data", str(data), *options)
+    if result:
+        counts, updates = finished(result), result.metrics[-1]["updates"]
+        assert result.events[0]["nodes"] == groups(channel, nodes)
+        assert not result.events[-1]["in_memory"]
+        assert sum(counts["staleness"].values()) == updates
+        assert updates - len(channel.workers) <= sum(counts["turns_ahead"].values()) < updates
+        assert result.metrics[-1]["passes"] >= 20
+        for name in ("worker_told", "worker_gone"):
+            assert sorted(e["worker"] for e in result.events if e["event"] == name) == list(channel.workers)
+        assert right(result) > 0.75
+
+
+def test_on_several_nodes_nobody_waits_for_room_when_all_is_over(
+    channel: Channel, tmp_path: Path, data: Path, nodes, monkeypatch: pytest.MonkeyPatch
+):
+    """The delegate is gone then, which makes room for the turns of the others."""
+    monkeypatch.setattr(node_weights, "turns_of_update", lambda job, workers: 1)
+    result = run(channel, tmp_path / "run", "--data", str(data), *LEARNING, "--passes", "10")
+    if result:
+        assert result.events[-1]["reason"] == "passes"
+        assert right(result) > 0.75
+
+
+@pytest.mark.parametrize("options", ["--max-staleness 1", "--shared-memory never"])
+def test_where_each_is_to_be_answered_nodes_share_nothing(channel: Channel, tmp_path: Path, data: Path, nodes, options):
+    result = run(channel, tmp_path / "run", "--data", str(data), *LEARNING, "--passes", "5", *options.split())
+    if result:
+        assert result.events[0]["nodes"] == [[worker] for worker in channel.workers]
 
 
 # --- wide rows

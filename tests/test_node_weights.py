@@ -1,0 +1,283 @@
+"""A node's weights: what its workers merge, and what its delegate exchanges with the server, in any order."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from exchange import COLUMNS, curvatures
+from mpisgd import compiled_loops, hogwild_loops, node_weights, shared_weights, weights
+from mpisgd.beginning import Beginning
+from mpisgd.channel import Channel
+from mpisgd.config import Config
+from mpisgd.delegate import Delegate
+from mpisgd.exchange_loops import Content
+from mpisgd.job import Job
+from mpisgd.messages import Bytes
+from mpisgd.node_weights import NodeWeights, turns_of_update
+from mpisgd.shared_memory import Shape, SharedMemory
+from mpisgd.shared_weights import Copy, node_memory_for
+from mpisgd.turn_statistics import FIELDS, Records
+from mpisgd.updates import ReplyHeader, ReplyRoom, UpdateRoom, unpack_update
+from mpisgd.vector_loops import TurnSize
+from mpisgd.weights import ServerWeights
+from strategies import examples, vectors
+
+pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
+NODES, OF_A_NODE = 2, 2
+PLAINLY = TurnSize(0, 0, 0)
+Vector = NDArray[np.float64]
+
+
+class Memory:
+    """In the place of memory that a node's workers share: arrays of this process."""
+
+    def __init__(self, shapes: tuple[Shape, ...], *, willing: bool) -> None:
+        assert willing
+        self.arrays = [np.zeros(*shape) for shape in shapes]
+        self.rank, self.size = 0, OF_A_NODE
+
+    def meet(self, first: int, *, hurry: bool) -> None: ...
+
+
+def beginning(**settings: Any) -> Beginning:
+    config = Config(mode="async", bias=False, iterations=1, batch_size=1, **settings)
+    job = Job(config, COLUMNS, learning_rows=1_000, workers=NODES * OF_A_NODE)
+    return Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), curvatures(False))
+
+
+def node_of(begins: Beginning) -> NodeWeights:
+    channel = SimpleNamespace(rank=1, now=time.perf_counter, worker_share_node_memory=Memory)
+    memory = node_memory_for(cast("Channel", channel), begins.job)
+    return NodeWeights(cast("Channel", channel), begins, cast("SharedMemory", memory))
+
+
+@dataclass
+class Node:
+    """A node, its update and reply under way; in float64 its weights, and what of these is not sent."""
+
+    begins: Beginning
+    weights: NodeWeights = field(init=False)
+    copies: list[Copy] = field(init=False)
+    room: UpdateRoom = field(default_factory=lambda: UpdateRoom(COLUMNS))
+    update: tuple[Content, float, int, Records] | None = None
+    reply: tuple[ReplyHeader, Content] | None = None
+    heard: int = 0  # the server's version
+    rows: int = 0  # of the turns not sent
+    sent_decay: float = 1.0  # of the update under way
+    unsent_decay: float = 1.0
+    others_decay: float = 1.0  # since the last reply was made
+    replys_decay: float = 1.0  # by others, that the reply under way tells of
+
+    def __post_init__(self) -> None:
+        self.weights = node_of(self.begins)
+        self.copies = [Copy(self.begins.weights, worker) for worker in range(1, OF_A_NODE + 1)]
+        self.twin = self.begins.weights.astype(np.float64)
+        self.unsent, self.twins_update, self.twins_reply = np.zeros(COLUMNS), np.zeros(COLUMNS), np.zeros(COLUMNS)
+
+    def learn(self, worker: int, changes: NDArray[np.float32], decay: float) -> None:
+        """Let a worker take a turn and exchange it."""
+        copy = self.copies[worker]
+        copy.local.scale *= decay
+        copy.local.vector += changes * np.float32(1 / copy.local.scale)
+        copy.note(rows=3, moved=2)
+        self.weights.exchange(copy, None, None, PLAINLY)
+        self.twin, self.unsent = self.twin * decay + changes, self.unsent * decay + changes
+        self.unsent_decay *= decay
+        self.rows += 3
+        np.testing.assert_allclose(copy.local.weights(), self.twin, rtol=1e-4, atol=1e-4)
+
+    def send(self) -> None:
+        self.update = self.weights.take(self.room)
+        self.twins_update, self.unsent = self.unsent, np.zeros(COLUMNS)
+        self.sent_decay, self.unsent_decay = self.unsent_decay, 1.0
+
+    def hear(self) -> None:
+        """The penalty that others made shrinks what is not sent, too."""
+        assert self.reply is not None
+        self.weights.hear(*self.reply)
+        self.unsent *= self.replys_decay
+        self.twin = self.twins_reply * self.unsent_decay + self.unsent
+        self.reply = None
+
+
+class Cluster:
+    """Two nodes and the server; in float64 the server's weights."""
+
+    def __init__(self, begins: Beginning) -> None:
+        self.nodes = [Node(begins) for _ in range(NODES)]
+        self.server = ServerWeights(begins.weights, begins.curvatures)
+        self.twin = begins.weights.astype(np.float64)
+        self.rows = 0
+
+    def go_on(self, node: Node) -> None:
+        """Let the exchange of a node with the server get one step further."""
+        if node.reply is not None:
+            node.hear()
+        elif node.update is not None:
+            self.merge(node)
+        else:
+            node.send()
+
+    def merge(self, node: Node) -> None:
+        assert node.update is not None
+        content, decay, _, turns = node.update
+        self.server.add(None, content, decay, 0, PLAINLY)
+        assert decay == pytest.approx(node.sent_decay, rel=1e-6)
+        self.twin = self.twin * decay + node.twins_update
+        for other in self.nodes:
+            other.others_decay *= 1 if other is node else decay
+        node.replys_decay, node.others_decay = node.others_decay, 1.0
+        self.rows += int(turns[:, FIELDS["rows"]].sum())
+        room = ReplyRoom(COLUMNS)
+        told = ReplyHeader(False, 0, self.rows, self.server.current.scale, self.server.log_folded)
+        node.reply, node.update = (told, self.server.changes_since(node.heard, room).copy()), None
+        node.heard, node.twins_reply = self.server.version, self.twin
+
+
+some_turns = st.tuples(st.integers(0, NODES - 1), st.integers(0, OF_A_NODE - 1), vectors(COLUMNS), st.floats(0.3, 1.0))
+plans = st.lists(some_turns | st.integers(0, NODES - 1), max_size=40)
+
+
+@examples
+@given(plans, st.sampled_from([1e-6, 0.5]), st.sampled_from([1e-6, 0.5]))
+def test_whatever_the_order_all_nodes_end_with_all_changes(plan: list[Any], here: float, there: float) -> None:
+    """Also where scales are folded, early or late, by the nodes and by the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_weights, "SMALLEST_SCALE", here)
+        patch.setattr(weights, "SMALLEST_SCALE", there)
+        cluster = Cluster(beginning(passes=None))
+        for step in plan:
+            if isinstance(step, int):
+                cluster.go_on(cluster.nodes[step])
+            else:
+                node, worker, changes, decay = step
+                cluster.nodes[node].learn(worker, changes, decay)
+        for _ in range(6):  # what is under way, the rest, and what the other sent last
+            for node in cluster.nodes:
+                cluster.go_on(node)
+        np.testing.assert_allclose(cluster.server.current.weights(), cluster.twin, rtol=1e-4, atol=1e-4)
+        for node in cluster.nodes:
+            while node.reply is None or node.heard < cluster.server.version:
+                cluster.go_on(node)
+            node.hear()
+            node.learn(0, np.zeros(COLUMNS, np.float32), 1.0)  # whose worker has the node's weights then
+            np.testing.assert_allclose(node.twin, cluster.twin, rtol=1e-6, atol=1e-6)
+            assert node.weights.rows == cluster.rows + 3
+
+
+def test_turns_shrunk_to_next_to_nothing_spoil_no_weights() -> None:
+    """A node may fold more between two updates than float32 has room for."""
+    cluster = Cluster(beginning(passes=None))
+    for step in range(60):
+        node = cluster.nodes[step % NODES]
+        node.learn(step % OF_A_NODE, np.ones(COLUMNS, np.float32), 1e-6)
+        if step % 20 > 16:
+            cluster.go_on(node)
+    assert np.isfinite(cluster.server.current.weights()).all()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_what_the_threshold_holds_back_is_sent_when_it_has_added_up(threshold: float) -> None:
+    """Workers of a node exchange everything; over the wire go the changes that are large enough."""
+    node = Node(beginning(passes=None, gradient_threshold=threshold))
+    small = np.full(COLUMNS, 0.2, np.float32)
+    sent = np.zeros(COLUMNS)
+    for turn in range(1, 4):
+        node.learn(turn % OF_A_NODE, small, 1.0)
+        content, _, changes, turns = node.weights.take(node.room)
+        assert (changes, len(turns)) == (COLUMNS, 1)
+        assert len(content) == (0 if threshold and turn < 3 else COLUMNS)
+        sent += content if len(content) else 0
+    np.testing.assert_allclose(sent, 3 * small, rtol=1e-6)
+
+
+# --- how many turns an update has
+
+
+def test_an_update_has_room_for_a_turn_of_every_worker_and_for_a_part_of_a_pass() -> None:
+    job = Job(Config(mode="async", iterations=10, batch_size=10), COLUMNS, learning_rows=100_000, workers=8)
+    assert [turns_of_update(job, workers) for workers in (8, 4, 2)] == [round(1_000 / 4.5), 100, round(250 / 6)]
+    long_turns = replace(job, config=replace(job.config, iterations=1_000))
+    assert turns_of_update(long_turns, 4) == 4
+
+
+def test_who_finds_no_room_waits_until_an_update_is_sent_or_the_run_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_weights, "turns_of_update", lambda *_: 2)
+    node = Node(beginning(passes=None))
+    copy, work = node.copies[0], Mock(side_effect=lambda: node.send() or True)
+    for turn in range(5):
+        waited = node.weights.exchange(copy, None, None, PLAINLY, work)
+        assert (waited > 0) == (turn in (2, 4))
+    assert work.call_count == 2
+    node.weights.exchange(copy, None, None, PLAINLY)
+    node.weights.stop()
+    assert node.weights.exchange(copy, None, None, PLAINLY) >= 0
+    assert int(node.weights._state[hogwild_loops.State.VERSION]) == 6
+
+
+# --- the delegate
+
+
+class Wire:
+    """A channel to a server that answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.turns: list[Records] = []
+        self.updates: list[Bytes] = []
+        self.reply: Bytes | None = None
+        self.time = 0.0
+
+    def worker_expect_replies(self, largest: int) -> None: ...
+
+    def worker_reuse_update(self) -> None: ...
+
+    def now(self) -> float:
+        return self.time
+
+    def delegate_send_turns(self, turns: Records) -> None:
+        self.turns.append(turns)
+
+    def worker_send_update(self, update: Bytes) -> None:
+        self.updates.append(update)
+
+    def worker_poll_reply(self) -> Bytes | None:
+        return self.reply
+
+    def answer(self, *, version: int, stop: bool) -> None:
+        room = ReplyRoom(COLUMNS)
+        self.reply = room.seal(ReplyHeader(stop, version, 100, 1.0, 0.0), room.pairs(0))
+
+
+def test_the_delegate_sends_all_that_its_node_learnt_since_and_stops_it() -> None:
+    node, wire = Node(beginning(passes=None)), Wire()
+    delegate = Delegate(cast("Channel", wire), node.weights, COLUMNS)
+    node.learn(0, np.ones(COLUMNS, np.float32), 1.0)
+    assert delegate.work()
+    for worker in (0, 1, 1):
+        node.learn(worker, np.ones(COLUMNS, np.float32), 0.5)
+        assert delegate.look()
+        assert not delegate.work()  # the last one is still under way
+    wire.time = 2.0
+    wire.answer(version=7, stop=False)
+    assert not delegate.look()
+    assert delegate.work()
+    assert [len(turns) for turns in wire.turns] == [1, 3]
+    header, content, *_ = unpack_update(wire.updates[1])
+    assert (header.version, header.rows, header.moved, header.changes) == (7, 9, 6, COLUMNS)
+    assert (header.decay, header.round_trip) == (0.125, 2.0)
+    np.testing.assert_allclose(content, 1.75)
+    wire.answer(version=8, stop=True)
+    node.learn(0, np.ones(COLUMNS, np.float32), 1.0)
+    assert not delegate.work()
+    assert node.weights.stopped
+    assert len(wire.updates) == 2

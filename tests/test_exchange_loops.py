@@ -42,7 +42,7 @@ def server() -> list[NDArray[Any]]:
 
 
 def add(vectors: list[NDArray[Any]], columns: Columns, content: Content, **how: Any) -> tuple[int, float]:
-    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": TurnSize(0.75, 0.5, 0.25), "shrinking": 0.0} | how
+    how = {"version": 1, "factor": 1.0, "turns": 1, "turn_size": TurnSize(0.75, 0.5, 0.25), "decay": 1.0} | how
     mine, changed_at, times, curvatures = vectors
     return exchange_loops.add_update(mine, changed_at, times, curvatures, columns, content, **how)
 
@@ -137,12 +137,12 @@ def test_pick_since(changed_at: list[int], version: int, mine: Any, room: int) -
 
 
 @examples
-@given(vector, changed, st.none() | key_lists, st.booleans(), st.integers(1, 5), st.sampled_from([0.0, 0.25]))
-def test_add_update(mine: Any, changes: Any, columns: Columns, sparse: bool, turns: int, shrinking: float) -> None:
+@given(vector, changed, st.none() | key_lists, st.booleans(), st.integers(1, 5), st.sampled_from([1.0, 0.75]))
+def test_add_update(mine: Any, changes: Any, columns: Columns, sparse: bool, turns: int, decay: float) -> None:
     content = content_of(changes, columns, sparse=sparse)
 
     def update(*vectors: Any) -> int:
-        return add([*vectors], columns, content, version=9, factor=2.0, turns=turns, shrinking=shrinking)
+        return add([*vectors], columns, content, version=9, factor=2.0, turns=turns, decay=decay)
 
     assert_same_both_ways(update, mine, np.arange(COLUMNS), np.ones(COLUMNS, np.float32), CURVATURES, rtol=1e-5)
 
@@ -163,7 +163,7 @@ def test_of_many_columns_which_are_taken_several_at_once(columns: int, share: fl
     changes = np.where(rng.random(columns) < share, rng.normal(size=columns), 0).astype(np.float32)
 
     def add_all(*vectors: Any) -> tuple[Any, ...]:
-        return add([*vectors], None, changes, version=9, factor=2.0, turns=turns, shrinking=0.25)
+        return add([*vectors], None, changes, version=9, factor=2.0, turns=turns, decay=0.75)
 
     assert_same_both_ways(add_all, mine, np.arange(columns), times, curved, rtol=1e-4)
     assert_same_both_ways(lambda *a: exchange_loops.take_in(None, changes, a[0], a[1]), base, local)

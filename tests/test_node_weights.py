@@ -15,21 +15,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from exchange import COLUMNS, curvatures
-from mpisgd import compiled_loops, hogwild_loops, node_weights, shared_weights, weights
+from mpisgd import compiled_loops, shared_weights, weights
 from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel
 from mpisgd.config import Config
 from mpisgd.delegate import Delegate
 from mpisgd.exchange_loops import Content
+from mpisgd.hogwild_loops import State
 from mpisgd.job import Job
 from mpisgd.messages import Bytes
-from mpisgd.node_weights import NodeWeights, turns_of_update
+from mpisgd.node_weights import NodeWeights
 from mpisgd.shared_memory import Shape, SharedMemory
-from mpisgd.shared_weights import Copy, node_memory_for
+from mpisgd.shared_weights import SharedWeights, node_memory_for, turns_of_update
 from mpisgd.turn_statistics import FIELDS, Records
 from mpisgd.updates import ReplyHeader, ReplyRoom, UpdateRoom, unpack_update
 from mpisgd.vector_loops import TurnSize
 from mpisgd.weights import ServerWeights
+from mpisgd.worker_copy import Copy
 from strategies import examples, vectors
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
@@ -55,10 +57,10 @@ def beginning(**settings: Any) -> Beginning:
     return Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), curvatures(False))
 
 
-def node_of(begins: Beginning) -> NodeWeights:
+def shared_by_a_node(begins: Beginning) -> SharedWeights:
     channel = SimpleNamespace(rank=1, now=time.perf_counter, worker_share_node_memory=Memory)
     memory = node_memory_for(cast("Channel", channel), begins.job)
-    return NodeWeights(cast("Channel", channel), begins, cast("SharedMemory", memory))
+    return SharedWeights(cast("Channel", channel), begins, cast("SharedMemory", memory))
 
 
 @dataclass
@@ -66,20 +68,20 @@ class Node:
     """A node, its update and reply under way; in float64 its weights, and what of these is not sent."""
 
     begins: Beginning
+    shared: SharedWeights = field(init=False)
     weights: NodeWeights = field(init=False)
     copies: list[Copy] = field(init=False)
     room: UpdateRoom = field(default_factory=lambda: UpdateRoom(COLUMNS))
     update: tuple[Content, float, int, Records] | None = None
     reply: tuple[ReplyHeader, Content] | None = None
-    heard: int = 0  # the server's version
+    heard: int = 0  # of the server's updates
     rows: int = 0  # of the turns not sent
     sent_decay: float = 1.0  # of the update under way
     unsent_decay: float = 1.0
-    others_decay: float = 1.0  # since the last reply was made
-    replys_decay: float = 1.0  # by others, that the reply under way tells of
 
     def __post_init__(self) -> None:
-        self.weights = node_of(self.begins)
+        self.shared = shared_by_a_node(self.begins)
+        self.weights = NodeWeights(self.shared, self.begins)
         self.copies = [Copy(self.begins.weights, worker) for worker in range(1, OF_A_NODE + 1)]
         self.twin = self.begins.weights.astype(np.float64)
         self.unsent, self.twins_update, self.twins_reply = np.zeros(COLUMNS), np.zeros(COLUMNS), np.zeros(COLUMNS)
@@ -90,7 +92,7 @@ class Node:
         copy.local.scale *= decay
         copy.local.vector += changes * np.float32(1 / copy.local.scale)
         copy.note(rows=3, moved=2)
-        self.weights.exchange(copy, None, None, PLAINLY)
+        self.shared.exchange(copy, None, None, PLAINLY)
         self.twin, self.unsent = self.twin * decay + changes, self.unsent * decay + changes
         self.unsent_decay *= decay
         self.rows += 3
@@ -102,10 +104,8 @@ class Node:
         self.sent_decay, self.unsent_decay = self.unsent_decay, 1.0
 
     def hear(self) -> None:
-        """The penalty that others made shrinks what is not sent, too."""
         assert self.reply is not None
         self.weights.hear(*self.reply)
-        self.unsent *= self.replys_decay
         self.twin = self.twins_reply * self.unsent_decay + self.unsent
         self.reply = None
 
@@ -131,17 +131,14 @@ class Cluster:
     def merge(self, node: Node) -> None:
         assert node.update is not None
         content, decay, _, turns = node.update
-        self.server.add(None, content, decay, 0, PLAINLY)
+        self.server.add(None, content, decay, 0, PLAINLY, max(1, len(turns)))
         assert decay == pytest.approx(node.sent_decay, rel=1e-6)
         self.twin = self.twin * decay + node.twins_update
-        for other in self.nodes:
-            other.others_decay *= 1 if other is node else decay
-        node.replys_decay, node.others_decay = node.others_decay, 1.0
         self.rows += int(turns[:, FIELDS["rows"]].sum())
         room = ReplyRoom(COLUMNS)
         told = ReplyHeader(False, 0, self.rows, self.server.current.scale, self.server.log_folded)
         node.reply, node.update = (told, self.server.changes_since(node.heard, room).copy()), None
-        node.heard, node.twins_reply = self.server.version, self.twin
+        node.heard, node.twins_reply = self.server.updates, self.twin
 
 
 some_turns = st.tuples(st.integers(0, NODES - 1), st.integers(0, OF_A_NODE - 1), vectors(COLUMNS), st.floats(0.3, 1.0))
@@ -167,23 +164,29 @@ def test_whatever_the_order_all_nodes_end_with_all_changes(plan: list[Any], here
                 cluster.go_on(node)
         np.testing.assert_allclose(cluster.server.current.weights(), cluster.twin, rtol=1e-4, atol=1e-4)
         for node in cluster.nodes:
-            while node.reply is None or node.heard < cluster.server.version:
+            while node.reply is None or node.heard < cluster.server.updates:
                 cluster.go_on(node)
             node.hear()
             node.learn(0, np.zeros(COLUMNS, np.float32), 1.0)  # whose worker has the node's weights then
             np.testing.assert_allclose(node.twin, cluster.twin, rtol=1e-6, atol=1e-6)
-            assert node.weights.rows == cluster.rows + 3
+            assert node.shared.rows == cluster.rows + 3
 
 
-def test_turns_shrunk_to_next_to_nothing_spoil_no_weights() -> None:
-    """A node may fold more between two updates than float32 has room for."""
+@pytest.mark.parametrize("turns", [8, 60])
+def test_turns_that_shrink_the_weights_to_nothing_spoil_none(turns: int) -> None:
+    """One node folds more between two updates than float32, or float64, has room for; the other has folded nothing."""
     cluster = Cluster(beginning(passes=None))
-    for step in range(60):
-        node = cluster.nodes[step % NODES]
-        node.learn(step % OF_A_NODE, np.ones(COLUMNS, np.float32), 1e-6)
-        if step % 20 > 16:
-            cluster.go_on(node)
-    assert np.isfinite(cluster.server.current.weights()).all()
+    one, other = cluster.nodes
+    for turn in range(turns):
+        one.learn(turn % OF_A_NODE, np.ones(COLUMNS, np.float32), 1e-6)
+    other.learn(0, np.full(COLUMNS, 0.5, np.float32), 1.0)
+    for node in (one, one, other, other, other, one, one, one, one):
+        cluster.go_on(node)
+    expected = cluster.server.current.weights()
+    np.testing.assert_allclose(expected, 1.5, rtol=1e-5)
+    for node in cluster.nodes:
+        node.learn(1, np.zeros(COLUMNS, np.float32), 1.0)
+        np.testing.assert_allclose(node.copies[1].local.weights(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
@@ -212,17 +215,17 @@ def test_an_update_has_room_for_a_turn_of_every_worker_and_for_a_part_of_a_pass(
 
 
 def test_who_finds_no_room_waits_until_an_update_is_sent_or_the_run_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_weights, "turns_of_update", lambda *_: 2)
+    monkeypatch.setattr(shared_weights, "turns_of_update", lambda *_: 2)
     node = Node(beginning(passes=None))
     copy, work = node.copies[0], Mock(side_effect=lambda: node.send() or True)
     for turn in range(5):
-        waited = node.weights.exchange(copy, None, None, PLAINLY, work)
+        waited = node.shared.exchange(copy, None, None, PLAINLY, work)
         assert (waited > 0) == (turn in (2, 4))
     assert work.call_count == 2
-    node.weights.exchange(copy, None, None, PLAINLY)
-    node.weights.stop()
-    assert node.weights.exchange(copy, None, None, PLAINLY) >= 0
-    assert int(node.weights._state[hogwild_loops.State.VERSION]) == 6
+    node.shared.exchange(copy, None, None, PLAINLY)
+    node.shared.stop()
+    assert node.shared.exchange(copy, None, None, PLAINLY) > 0
+    assert node.shared.state[State.VERSION] == 6
 
 
 # --- the delegate
@@ -248,7 +251,7 @@ class Wire:
         self.turns.append(turns)
 
     def worker_send_update(self, update: Bytes) -> None:
-        self.updates.append(update)
+        self.updates.append(update.copy())
 
     def worker_poll_reply(self) -> Bytes | None:
         return self.reply
@@ -258,9 +261,13 @@ class Wire:
         self.reply = room.seal(ReplyHeader(stop, version, 100, 1.0, 0.0), room.pairs(0))
 
 
+def delegate_of(node: Node, wire: Wire) -> Delegate:
+    return Delegate(cast("Channel", wire), node.shared, node.begins)
+
+
 def test_the_delegate_sends_all_that_its_node_learnt_since_and_stops_it() -> None:
     node, wire = Node(beginning(passes=None)), Wire()
-    delegate = Delegate(cast("Channel", wire), node.weights, COLUMNS)
+    delegate = delegate_of(node, wire)
     node.learn(0, np.ones(COLUMNS, np.float32), 1.0)
     assert delegate.work()
     for worker in (0, 1, 1):
@@ -273,11 +280,27 @@ def test_the_delegate_sends_all_that_its_node_learnt_since_and_stops_it() -> Non
     assert delegate.work()
     assert [len(turns) for turns in wire.turns] == [1, 3]
     header, content, *_ = unpack_update(wire.updates[1])
-    assert (header.version, header.rows, header.moved, header.changes) == (7, 9, 6, COLUMNS)
-    assert (header.decay, header.round_trip) == (0.125, 2.0)
+    assert (header.rows, header.moved, header.changes, header.round_trip) == (9, 6, COLUMNS, 2.0)
+    assert header.decay == pytest.approx(0.125)
     np.testing.assert_allclose(content, 1.75)
     wire.answer(version=8, stop=True)
     node.learn(0, np.ones(COLUMNS, np.float32), 1.0)
     assert not delegate.work()
-    assert node.weights.stopped
+    assert node.shared.stopped
     assert len(wire.updates) == 2
+
+
+@pytest.mark.parametrize(("heard_at", "version"), [(1.0, 7), (3.0, 1)])
+def test_an_update_is_of_the_version_that_most_of_it_was_computed_from(heard_at: float, version: int) -> None:
+    """Of the reply, if that came in the first half of the time; else of the one before, the update sent counted in."""
+    node, wire = Node(beginning(passes=None)), Wire()
+    delegate = delegate_of(node, wire)
+    node.learn(0, np.ones(COLUMNS, np.float32), 1.0)
+    assert delegate.work()
+    wire.time = heard_at
+    wire.answer(version=7, stop=False)
+    assert not delegate.look()
+    wire.time = 4.0
+    node.learn(1, np.ones(COLUMNS, np.float32), 1.0)
+    assert delegate.work()
+    assert [unpack_update(update)[0].version for update in wire.updates] == [0, version]

@@ -28,12 +28,13 @@ from mpisgd.job import Job
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import Shape, SharedMemory
-from mpisgd.shared_weights import STALE_TURNS, Copy, SharedWeights, memory_for
+from mpisgd.shared_weights import STALE_TURNS, SharedWeights, memory_for
 from mpisgd.turn_statistics import FIELDS, Record, Records
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
 from mpisgd.vector_loops import TurnSize
 from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
+from mpisgd.worker_copy import Copy
 from mpisgd.worker_exchange import InMemory
 from strategies import examples, rows_from
 

@@ -154,18 +154,41 @@ def test_a_change_counts_the_same_in_every_form_of_message(
         np.testing.assert_allclose(whole.current.weights(), other.current.weights(), rtol=1e-6, atol=1e-6)
 
 
-def test_several_turns_in_an_update_are_as_a_long_one_with_fewer_of_others_for_each() -> None:
+def test_several_turns_of_a_node_are_as_a_long_one_with_fewer_of_others_for_each() -> None:
     servers = [ServerWeights(np.zeros(3, np.float32), np.array([0, 1, 4], np.float32)) for _ in range(2)]
     changes = np.array([1, 1, 1], np.float32)
-    for server, staleness, turns in zip(servers, (2, 6), (1, 3), strict=True):
-        server.add(None, changes, 1.0, staleness, TURN_SIZE, turns)
-        assert server.version == turns
+    servers[0].add(None, changes, 0.5, 1, TURN_SIZE)
+    servers[1].add(None, changes, 0.5, 6, TURN_SIZE, of_node=3)  # 1 + 6 / 3 turns of a round, 1 + 2 x 1 there
     np.testing.assert_array_equal(servers[0].current.weights(), servers[1].current.weights())
+    assert [(server.version, server.updates) for server in servers] == [(1, 1), (3, 1)]
 
 
-@pytest.mark.parametrize("turns", [1, 5])
+@pytest.mark.parametrize("decay", [0.9, 0.1, 1e-4])
+def test_a_weight_that_every_update_changes_goes_by_its_gain_towards_where_the_turn_took_it(decay: float) -> None:
+    """However much of it the penalty took."""
+    w = np.array([4, -2], np.float32)
+    server = ServerWeights(w, np.array([1, 4], np.float32))
+    gains = np.array([1.5 / 3.5, 3 / 11])
+    server.add(None, np.array([1, 3], np.float32), decay, staleness=2, size=TURN_SIZE)
+    taken_to = decay * w + [1, 3]
+    np.testing.assert_allclose(server.current.weights(), w + gains * (taken_to - w), rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.99, 0.7, 0.01])
+@pytest.mark.parametrize("every", [1, 3, 40])
+def test_no_weight_gets_more_back_than_the_penalty_took(every: int, decay: float) -> None:
+    """Damped to nothing, so that all of it is to come back, in every so many updates."""
+    server = ServerWeights(np.ones(1, np.float32), np.full(1, 1e9, np.float32))
+    for update in range(1, 6 * every + 1):
+        named = at([0]) if update % every == 0 else at([])
+        server.add(named, np.full(len(named), 1e-20, np.float32), decay, 10**6, TURN_SIZE)
+        assert server.current.weights()[0] <= 1 + 1e-5
+    if decay**every > 0.9 or every == 1:  # then it gets back nearly all
+        assert server.current.weights()[0] > 0.9
+
+
 @pytest.mark.parametrize("staleness", [0, 1, 7])
-def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int, turns: int) -> None:
+def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int) -> None:
     """Where updates change a weight just as much as they shrink it, up to the square of the shrinking.
 
     All change the first, every fourth the other, by four times as much.
@@ -175,8 +198,19 @@ def test_damping_keeps_the_balance_of_penalty_and_changes(staleness: int, turns:
     for update in range(40):
         named = at([0, 1]) if update % 4 == 3 else at([0])
         changes = np.float32(shrinking) * w * np.array([1, 4], np.float32)
-        server.add(named, changes[: len(named)], 1 - shrinking, staleness, TURN_SIZE, turns)
+        server.add(named, changes[: len(named)], 1 - shrinking, staleness, TURN_SIZE)
     np.testing.assert_allclose(server.current.weights(), w, rtol=2000 * shrinking**2)
+
+
+@pytest.mark.parametrize("turns", [[5], [1, 10], [40] * 100 + [1]])
+def test_the_balance_is_kept_where_updates_are_of_unlike_numbers_of_turns(turns: list[int]) -> None:
+    """As where some nodes have more workers than others."""
+    shrinking, w = 1e-4, np.array([4], np.float32)
+    server = ServerWeights(w, np.array([30], np.float32))
+    for update in range(400):
+        some = turns[update % len(turns)]
+        server.add(None, np.float32(shrinking * some) * w, 1 - shrinking * some, 7, TURN_SIZE, some)
+    np.testing.assert_allclose(server.current.weights(), w, rtol=0.01)
 
 
 # --- folding, versions, and what others do meanwhile

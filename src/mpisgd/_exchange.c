@@ -309,8 +309,9 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     struct turn_size size;
     struct content from;
     long long version;
-    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(fff)f", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
-                          &to.turns, &size.all_rows, &size.of_moved, &size.penalty, &to.shrinking))
+    double decay;
+    if (!PyArg_ParseTuple(arguments, "w*w*w*y*z*y*Lff(fff)d", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &version, &to.factor,
+                          &to.turns, &size.all_rows, &size.of_moved, &size.penalty, &decay))
         return NULL;
     struct added added = {0, 0};
     int right = check(b[1].len == 2 * b[0].len && b[2].len == b[0].len && b[3].len == b[0].len, "vectors of the server")
@@ -318,6 +319,7 @@ static PyObject *add_update(PyObject *module, PyObject *arguments)
     if (right) {
         to.vector = b[0].buf, to.times = b[2].buf, to.curvatures = b[3].buf, to.version = (float)version;
         to.reach = reach_of(size, to.turns);
+        set_decay(&to, decay);
         added = from.pairs == NULL && from.columns == NULL ? add_all(&to, from.values, b[1].buf, version, from.count)
                                                            : add_some(&to, &from, b[1].buf, version);
     }

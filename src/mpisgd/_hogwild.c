@@ -152,8 +152,9 @@ static enum outcome begin(const struct memory *memory, const struct rule *rule, 
     m->to = (struct update){
         .vector = memory->vector.buf, .times = memory->times.buf, .curvatures = memory->curvatures.buf,
         .version = (float)fmin(m->version, EXACT), .factor = (float)(1 / scale),
-        .turns = turns, .reach = reach_of(turn->size, turns), .shrinking = (float)(1 - decay),
+        .turns = turns, .reach = reach_of(turn->size, turns),
     };
+    set_decay(&m->to, decay);
     m->own_scale = (float)own[OWN_SCALE], m->folded = (float)exp(state[LOG_FOLDED] - own[OWN_LOG_FOLDED]);
     m->share = share_of_average(state, rule);
     own[OWN_LOG_FOLDED] = state[LOG_FOLDED];

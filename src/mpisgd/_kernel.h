@@ -110,12 +110,26 @@ static inline float above(float change, float threshold)
     return fabsf(change) <= threshold ? 0 : change;
 }
 
+#define MOST_LOST 1e30 /* as in exchange_loops */
+
 struct update { /* to the server's weights, by the rule of ServerWeights */
     float *vector, *times;
     const float *curvatures;
     struct reach reach;
-    float version, factor, turns, shrinking;
+    float version, factor, turns, lost, shrinking; /* the last two by `set_decay` */
 };
+
+/* What the update's penalty took of every weight, as a share of what it left, and as a share of what there was. */
+static inline void set_decay(struct update *to, double decay)
+{
+    to->lost = (float)fmin(1 / decay - 1, MOST_LOST), to->shrinking = (float)(1 - decay);
+}
+
+/* What a weight gets back of that, as a share of what is left, where one update in `every` changes it. */
+INLINE float given_back(const struct update *to, float gain, float every)
+{
+    return (1 - gain) * (to->lost + (every - 1) * to->shrinking);
+}
 
 /* One column's part of an update; returns the gain. One update in `version / times` changes it. */
 static inline float add_one(const struct update *to, Py_ssize_t j, float change)
@@ -126,8 +140,8 @@ static inline float add_one(const struct update *to, Py_ssize_t j, float change)
         return 1;
     }
     float gain = damped(to->curvatures[j], to->reach, to->turns);
-    to->vector[j] = to->vector[j] * (1 + (1 - gain) * to->shrinking * (to->version / to->times[j]))
-        + gain * change * to->factor;
+    float back = given_back(to, gain, to->version / to->times[j]);
+    to->vector[j] = to->vector[j] * (1 + back) + gain * change * to->factor;
     return gain;
 }
 
@@ -137,9 +151,9 @@ INLINE float add_any(const struct update *to, Py_ssize_t j, float change)
 {
     float one = change != 0; /* instead of branches */
     float gain = damped(to->curvatures[j], to->reach, to->turns);
-    float every = to->version / (to->times[j] + 1);
+    float back = given_back(to, gain, to->version / (to->times[j] + 1));
     to->times[j] += one;
-    to->vector[j] = to->vector[j] * (1 + one * ((1 - gain) * to->shrinking * every)) + gain * change * to->factor;
+    to->vector[j] = to->vector[j] * (1 + one * back) + gain * change * to->factor;
     return one * gain;
 }
 

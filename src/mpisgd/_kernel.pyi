@@ -81,7 +81,7 @@ def add_update(
     factor: float,
     turns: float,
     turn_size: tuple[float, float, float],
-    shrinking: float,
+    decay: float,
     /,
 ) -> tuple[int, float]: ...
 def take_in(columns: Buffer | None, content: Buffer, base: Buffer, local: Buffer, /) -> None: ...

@@ -19,6 +19,7 @@ from mpisgd.vector_loops import TurnSize, damping
 
 PAIR = np.dtype([("place", "<i4"), ("value", "<f4")])
 FLOAT32 = np.dtype(np.float32)
+MOST_LOST = 1e30  # by a weight to the penalty, as a share of what is left
 
 Columns = NDArray[np.int32] | None
 Content = NDArray[Any]  # float32, or PAIR
@@ -110,15 +111,15 @@ def add_update(
     factor: float,
     turns: float,
     turn_size: TurnSize,
-    shrinking: float,
+    decay: float,
 ) -> tuple[int, float]:
     """Add a worker's changes to the server's vector by the rule of `weights.ServerWeights`.
 
     Returns how many are not 0, and the sum of their gains.
 
-    Each column changed gets the version and counts one time more. With the gain g as in `vector_loops.damping` and r
-    the share of all versions that changed the column, its entry v becomes
-        v (1 + (1 - g) shrinking / r) + g d factor.
+    Each column changed gets the version and counts one time more. With the gain g as in `vector_loops.damping`, r the
+    share of all versions that changed the column, and the decay that the scale has got already, its entry v becomes
+        v (1 + (1 - g) (1 / decay - 1 + (1 / r - 1) (1 - decay))) + g d factor.
 
     Raises:
         ValueError: places out of range, or too few values, with the compiled loops.
@@ -136,7 +137,7 @@ def add_update(
             factor,
             turns,
             turn_size,
-            shrinking,
+            decay,
         )
         return int(count), float(gains)
     changed, changes = _named(columns, content)
@@ -145,7 +146,8 @@ def add_update(
     times_changed[changed] += 1
     gain = damping(curvatures[changed], turn_size, turns)
     every = np.float32(version) / times_changed[changed]
-    vector[changed] *= 1 + (1 - gain) * np.float32(shrinking) * every
+    lost, shrinking = np.float32(min(1 / decay - 1, MOST_LOST)), np.float32(1 - decay)
+    vector[changed] *= 1 + (1 - gain) * (lost + (every - 1) * shrinking)
     vector[changed] += gain * changes * np.float32(factor)
     return len(changed), float(gain.sum(dtype=np.float64))
 

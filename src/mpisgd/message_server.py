@@ -52,7 +52,7 @@ class MessageServer:
         self._monitor, self._crew = monitor, crew
         monitor.in_memory = False
         self._clocks = Clocks(channel.workers, job.config.max_staleness)
-        self._heard_version = dict.fromkeys(channel.workers, 0)  # of the weights each worker has
+        self._heard = dict.fromkeys(channel.workers, 0)  # updates in the weights that each worker has
         self._keys = {worker: ServerKeys(job.column_count) for worker in channel.workers}
         self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
         self._replied = dict.fromkeys(channel.workers, Replied(bytes_down=0, ahead=-1))
@@ -91,23 +91,24 @@ class MessageServer:
         """
         weights, keys, job = self._weights, self._keys[worker], self._job
         header, content, own, wanted = unpack_update(update)
-        of_node = self._of_node.pop(worker, None)
-        staleness, turns = weights.version - header.version, 1 if of_node is None else len(of_node)
+        turns, staleness = self._of_node.pop(worker, None), weights.version - header.version
+        of_node = None if turns is None else len(turns)
         size = turn_size(job, self._monitor.step_size(self._rows), header.rows, header.moved)
         columns = keys.hear(header.turn, own)
-        changes_sent, gains = weights.add(columns, content, header.decay, staleness, size, turns)
+        changes_sent, gains = weights.add(columns, content, header.decay, staleness, size, of_node)
         self._rows += header.rows
+        bytes_up = len(update) + (0 if turns is None else turns.nbytes)
         replied = self._replied[worker]
         record = Record(
-            worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, len(update),
+            worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, bytes_up,
             replied.bytes_down, header.round_trip, header.computing, header.waiting, replied.ahead,
             self._channel.now(),
         )  # fmt: skip
-        if of_node is None:
+        if turns is None:
             self._clocks.tick(worker)
             self._records.note(record)
         else:
-            self._note_turns(of_node, record)
+            self._note_turns(turns, record)
         self._average.look(weights.current, self._rows)
         if job.is_done(self._rows):  # then the answer is to stop
             self._monitor.check_limits(self._rows)
@@ -135,10 +136,10 @@ class MessageServer:
     def _reply(self, worker: int, asked: Keys | None, *, stop: bool) -> None:
         weights, room = self._weights, self._rooms[worker]
         self._channel.server_reuse_reply(worker)
-        values = weights.changes_since(self._heard_version[worker], room) if asked is None else weights.at(asked, room)
+        values = weights.changes_since(self._heard[worker], room) if asked is None else weights.at(asked, room)
         told = ReplyHeader(stop, weights.version, self._rows, weights.current.scale, weights.log_folded)
         reply = room.seal(told, values)
-        self._heard_version[worker] = weights.version
+        self._heard[worker] = weights.updates
         self._replied[worker] = Replied(len(reply), self._clocks.ahead(worker))
         if stop:
             self._crew.tell(*self._nodes[worker])

@@ -1,46 +1,44 @@
-"""The weights that the workers of a node share where there are several nodes, and their exchange with the server.
+"""What is between the weights of a node, which its workers share, and the server's: updates one way, replies the other.
 
-All that they have merged since the last time goes to the server as one update, and what it answers is merged into
-theirs, much as a worker's copy is brought up to date (see `weights.WorkerWeights`).
+All that the workers have merged since the last time goes to the server as one update, and what it answers is merged
+into theirs, much as a worker's copy is brought up to date (see `weights.WorkerWeights`).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from mpisgd import exchange_loops
 from mpisgd.beginning import Beginning
-from mpisgd.channel import Channel
 from mpisgd.exchange_loops import PAIR, Content
 from mpisgd.hogwild_loops import State
-from mpisgd.job import Job
-from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import SharedWeights
 from mpisgd.turn_statistics import Records
 from mpisgd.updates import ReplyHeader, UpdateRoom
+from mpisgd.weights import SMALLEST_SCALE
 
-# Updates of a node, at least, in a pass over its rows, and so many more for each node: who has merged that much since
-# the last one waits. Without, four nodes of four workers, all on two cores, took 31 passes to learn RCV1, and take 9 to
-# 12 with this. Where eight nodes send half as many, 35 times RCV1's rows are at an objective of 0.046 after three
-# passes instead of 0.041; twice as many take a third off the rows a second of two nodes.
-UPDATES, UPDATES_BY_NODE = 4, 1 / 2
+LEAST_LOG_OF_DECAY = -690.0  # of an update: nothing is left of the weights then, but float64 still has the decay
 
 
-class NodeWeights(SharedWeights):
-    """`SharedWeights` without a server among the ranks: one of them, the delegate, is its hand and exchanges with it.
+class NodeWeights:
+    """`SharedWeights` of a node, as its delegate exchanges them with the server.
 
-    Each folds its scale into its vector when it likes: an entry is e^(f - g) times as large as the server's is, f and g
-    being the logs of what the two have folded.
+    The two fold their scales into their vectors when they like: an entry here is e^(f - g) times as large as the
+    server's, f and g being the logs of what each has folded. What does not change then is the log of what the penalty
+    has made of the weights: that of the scale, and of all that was folded.
     """
 
-    def __init__(self, channel: Channel, beginning: Beginning, memory: SharedMemory) -> None:
-        """Begin with the beginning's weights. Collective."""
-        super().__init__(channel, beginning, memory)
-        self._records = self._records[: turns_of_update(beginning.job, memory.size)]
-        self._base = beginning.weights.copy()  # the vector when the server has added every update sent
-        self._scale_sent, self._rows_sent = 1.0, 0.0
-        self._log_of_base = 0.0  # of all that was folded into the base
+    def __init__(self, shared: SharedWeights, beginning: Beginning) -> None:
+        self._shared = shared
         self._threshold = beginning.job.config.gradient_threshold
+        self._base = beginning.weights.copy()  # the vector when the server has added every update sent
+        self._unsent = np.empty_like(self._base)  # room
+        self._log_of_base = 0.0  # of all that was folded into the base
+        self._shrunk = 0.0  # log of what the penalty had made of the weights when they were sent or heard last
+        self._not_told = 0.0  # log of what the updates' decays were smaller than was sent, all together
+        self._rows_sent = 0.0
 
     def take(self, room: UpdateRoom) -> tuple[Content, float, int, Records]:
         """Write to an update what changed by more than the threshold, as sent from now on; keep the rest.
@@ -48,46 +46,59 @@ class NodeWeights(SharedWeights):
         Returns the changes of the weights, their decay, how many weights there are to change with those held back, and
         the records of the turns that were merged.
         """
-        return self._with_lock(lambda: self._take(room))
+        return self._shared.with_lock(lambda: self._take(room))
 
     def hear(self, header: ReplyHeader, content: Content) -> None:
         """Move to the server's weights, which contain every update sent so far, keeping what is not sent."""
-        self._with_lock(lambda: self._hear(header, content))
+        self._shared.with_lock(lambda: self._hear(header, content))
 
     def _take(self, room: UpdateRoom) -> tuple[Content, float, int, Records]:
         self._fold_base()
-        scale = float(self._state[State.SCALE])
+        state, shrunk = self._shared.state, self._shrunk_now()
         content, changes = exchange_loops.pack_turn(
-            None, self._vector, self._base, scale, self._threshold, room.content
+            None, self._shared.vector, self._base, state[State.SCALE], self._threshold, room.content
         )
-        decay, self._scale_sent = scale / self._scale_sent, scale
-        self._rows_sent = float(self._state[State.ROWS])
-        return content, decay, changes, self._uncounted()
+        log_of_decay, self._shrunk = shrunk - self._shrunk, shrunk
+        self._not_told += min(0.0, log_of_decay - LEAST_LOG_OF_DECAY)
+        self._rows_sent = float(state[State.ROWS])
+        return content, math.exp(max(log_of_decay, LEAST_LOG_OF_DECAY)), changes, self._shared.uncounted()
 
     def _hear(self, header: ReplyHeader, content: Content) -> None:
+        # What is not sent stays as it is: the server's penalty until now was there before it.
         self._fold_base()
-        state = self._state
-        unsent_decay = state[State.SCALE] / self._scale_sent
-        folded_more = np.exp(state[State.LOG_FOLDED] - header.log_folded)
-        if folded_more != 1:
-            content = content.copy()
-            values = content["value"] if content.dtype == PAIR else content
-            values *= np.float32(folded_more)
-        exchange_loops.take_in(None, content, self._base, self._vector)
-        self._scale_sent = header.scale / folded_more
-        state[State.SCALE] = self._scale_sent * unsent_decay
+        state, vector, base, unsent = self._shared.state, self._shared.vector, self._base, self._unsent
+        np.subtract(vector, base, out=unsent)
+        unsent *= np.float32(state[State.SCALE])
+        folded_there = header.log_folded + self._not_told
+        of_server = math.log(header.scale) + folded_there
+        shrunk, self._shrunk = of_server + self._shrunk_now() - self._shrunk, of_server
+        if shrunk - state[State.LOG_FOLDED] < math.log(SMALLEST_SCALE):
+            state[State.LOG_FOLDED] = shrunk
+            self._fold_base()
+        scale = math.exp(shrunk - state[State.LOG_FOLDED])
+        exchange_loops.take_in(None, _folded(content, state[State.LOG_FOLDED] - folded_there), base, vector)
+        unsent /= np.float32(scale)
+        np.add(base, unsent, out=vector)
+        state[State.SCALE] = scale
         state[State.ROWS] += header.rows - self._rows_sent
+
+    def _shrunk_now(self) -> float:
+        state = self._shared.state
+        return math.log(state[State.SCALE]) + float(state[State.LOG_FOLDED])
 
     def _fold_base(self) -> None:
         """Fold into the base what was folded into the vector since."""
-        folded = float(self._state[State.LOG_FOLDED]) - self._log_of_base
+        folded = float(self._shared.state[State.LOG_FOLDED]) - self._log_of_base
         if folded:
             self._log_of_base += folded
-            self._base *= np.float32(np.exp(folded))
-            self._scale_sent /= np.exp(folded)
+            self._base *= np.float32(math.exp(folded))
 
 
-def turns_of_update(job: Job, workers: int) -> int:
-    """Return how many turns of a node with so many workers an update has at most."""
-    updates = UPDATES + UPDATES_BY_NODE * job.workers / workers
-    return max(workers, round(job.learning_rows * workers / job.workers / updates / job.turn_rows))
+def _folded(content: Content, log: float) -> Content:
+    """Return the same with the values folded by so much more."""
+    if log == 0:
+        return content
+    content = content.copy()
+    values = content["value"] if content.dtype == PAIR else content
+    values *= np.float32(math.exp(log))
+    return content

@@ -17,9 +17,10 @@ from mpisgd.learner import TurnRows
 from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
-from mpisgd.shared_weights import Copy, SharedWeights
+from mpisgd.shared_weights import SharedWeights
 from mpisgd.svm import ScaledVector
 from mpisgd.vector_loops import TurnSize
+from mpisgd.worker_copy import Copy
 
 EXCHANGES = 8  # the first ones find nothing in the caches, so the median counts
 
@@ -41,7 +42,7 @@ def measured(
 def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None, nodes: Nodes) -> None:
     """Answer what the workers measure by; `memory` is what all ranks share, if they do.
 
-    Else in async mode those answer by messages that share none in their nodes.
+    Else, in async mode, answers the workers that share memory with nobody.
     """
     if memory is not None:
         SharedWeights(channel, beginning, memory)

@@ -25,12 +25,14 @@ SMALLEST_SCALE = 1e-6
 # after the other, each answers to weights that many others are about to correct as well, and w' = -a w(t - s) settles
 # soonest at a = 1/(e s), not at 1/s. So 2.7 would be its due; eight workers learn best with 1, 128 with more than 2.
 STALE_TURNS = 2
+LEAST_DECAY = 1e-300  # with less nothing is left of what was before, either
 
 
 class ServerWeights:
-    """The weights that rank 0 owns, with the version at which each column last changed.
+    """The weights that rank 0 owns, with the update at which each column last changed.
 
     version  how many turns are merged
+    updates  in how many updates they came
 
     Updates are added as Hogwild! does. Those of many workers that change the same column from the same old weights
     overshoot, though. So the rule `damped` (see `merging`) takes an update that is s updates stale as one of 1 +
@@ -39,28 +41,38 @@ class ServerWeights:
     a_j as far as the turn goes along the weight; turns of no size are plainly added. Each turn's penalty shrinks all
     weights by its decay; a weight that it changes gets (1 - g_j) / r_j of that back, r_j the share of all updates that
     change it, so that on average its penalty is g_j of what it was, as its changes are, and the two balance where they
-    did.
+    did. (Of what this turn took itself exactly, of what the others did up to the square of it.)
     """
 
     def __init__(self, initial: Float, curvatures: Float) -> None:
         self.current = ScaledVector(initial.copy())
-        self.version = 0
+        self.version = self.updates = 0
         self.log_folded = 0.0
         self._changed_at = np.zeros(len(initial), np.int64)
         self._times_changed = np.zeros(len(initial), np.float32)  # exact up to 16.7 million updates
         self._curvatures = curvatures
 
     def add(
-        self, columns: Columns, content: Content, decay: float, staleness: int, size: TurnSize, turns: int = 1
+        self,
+        columns: Columns,
+        content: Content,
+        decay: float,
+        staleness: int,
+        size: TurnSize,
+        of_node: int | None = None,
     ) -> tuple[int, float]:
         """Merge a turn: shrink all by its decay, add its changes of the weights.
 
         Returns how many of these are not 0, and the sum of their gains.
         `content` is the changes at `columns`, as in `exchange_loops`; `size` is the turn's, by
-        `merging.turn_size` at the step size as it is now. Several `turns` of a node are merged as one that is as many
-        times as long, `staleness` still being the turns that came in between.
+        `merging.turn_size` at the step size as it is now.
+
+        So many turns of a node are merged as one that is as long as all: of 1 + s / k turns from the same weights, s
+        being the turns by others that came in between, k its own.
         """
-        self.version += turns
+        decay = max(decay, LEAST_DECAY)
+        self.version += of_node or 1
+        self.updates += 1
         self.current.scale *= decay
         if self.current.scale < SMALLEST_SCALE:
             self._fold_scale()
@@ -71,18 +83,18 @@ class ServerWeights:
             self._curvatures,
             columns,
             content,
-            version=self.version,
+            version=self.updates,
             factor=1 / self.current.scale,
-            turns=1 + STALE_TURNS * staleness / turns,
+            turns=1 + (STALE_TURNS * staleness if of_node is None else staleness / of_node),
             turn_size=size,
-            shrinking=(1 - decay) / turns,
+            decay=decay,
         )
 
-    def changes_since(self, version: int, room: ReplyRoom) -> Content:
-        """Write to a reply the columns that changed after `version` and the vector there, or all if that is smaller."""
+    def changes_since(self, updates: int, room: ReplyRoom) -> Content:
+        """Write to a reply the columns changed after so many updates, with the vector, or all if that is smaller."""
         vector = self.current.vector
         pairs = room.pairs(len(vector) // 2)
-        count = exchange_loops.pick_since(self._changed_at, version, vector, pairs)
+        count = exchange_loops.pick_since(self._changed_at, updates, vector, pairs)
         if count is not None:
             return pairs[:count]
         values = room.values(len(vector))
@@ -99,7 +111,7 @@ class ServerWeights:
         self.current.vector *= np.float32(self.current.scale)
         self.log_folded += math.log(self.current.scale)
         self.current.scale = 1.0
-        self._changed_at[:] = self.version
+        self._changed_at[:] = self.updates
 
 
 class WorkerWeights:

@@ -13,12 +13,12 @@ from mpisgd.hogwild_loops import Outcome
 from mpisgd.learner import SMALLEST_DECAY, Learner, RestOfPass
 from mpisgd.mailbox import Mailbox, Turn
 from mpisgd.merging import turn_size
-from mpisgd.node_weights import NodeWeights
 from mpisgd.schedule import Schedule
 from mpisgd.shared_memory import SharedMemory
-from mpisgd.shared_weights import Copy, SharedWeights, has_server
+from mpisgd.shared_weights import SharedWeights, has_server
 from mpisgd.turn_keys import WorkerKeys
 from mpisgd.weights import WorkerWeights
+from mpisgd.worker_copy import Copy
 
 DELEGATE = 1  # of a node: the first of its workers
 
@@ -136,17 +136,17 @@ def exchange_for(
     """
     if memory is not None and has_server(memory, beginning.job):
         return InMemory(channel, beginning, SharedWeights(channel, beginning, memory), keys)
-    exchange = _on_several_nodes(channel, beginning, memory, keys)
+    exchange = _away_from_the_server(channel, beginning, memory, keys)
     channel.worker_hear()
     return exchange
 
 
-def _on_several_nodes(
+def _away_from_the_server(
     channel: Channel, beginning: Beginning, memory: SharedMemory | None, keys: WorkerKeys | None
 ) -> WorkerExchange:
     """Return the same where the server is not among those that share this memory, if there is any."""
     if memory is None:
         return ByMessages(channel, Mailbox(channel, beginning.job, WorkerWeights(beginning.weights), keys))
-    weights = NodeWeights(channel, beginning, memory)
-    delegate = Delegate(channel, weights, len(beginning.weights)) if weights.worker == DELEGATE else None
-    return InMemory(channel, beginning, weights, keys, delegate)
+    shared = SharedWeights(channel, beginning, memory)
+    delegate = Delegate(channel, shared, beginning) if shared.worker == DELEGATE else None
+    return InMemory(channel, beginning, shared, keys, delegate)

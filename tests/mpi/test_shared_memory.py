@@ -20,9 +20,10 @@ from mpisgd.job import Job
 from mpisgd.learner import TurnRows
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
 from mpisgd.shared_memory import Shape
-from mpisgd.shared_weights import Copy, SharedWeights, memory_for
+from mpisgd.shared_weights import SharedWeights, memory_for
 from mpisgd.turn_statistics import FIELDS
 from mpisgd.vector_loops import TurnSize
+from mpisgd.worker_copy import Copy
 
 LENGTH = 1_000
 two_workers = pytest.mark.mpi(min_size=3)

@@ -84,7 +84,12 @@ def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory 
     shared = SharedWeights(channel, beginning, memory)
     copy = Copy(beginning.weights, shared.worker)
     columns = np.arange(places, dtype=np.int32) if job.by_keys else None
-    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0, 0)))
+
+    def forget() -> bool:
+        """Make room for records."""
+        return len(shared.count()) > 0
+
+    return _median_seconds(channel, lambda: shared.exchange(copy, columns, columns, TurnSize(0, 0, 0), forget))
 
 
 def _median_seconds(channel: Channel, exchange: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 from runs import Result, run
 
-from mpisgd import job, node_weights, turns
+from mpisgd import job, shared_weights, turns
 from mpisgd.channel import Channel
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.sparse_rows import SparseRows
@@ -131,8 +131,8 @@ def test_the_workers_of_a_node_learn_as_one(channel: Channel, tmp_path: Path, da
 def test_on_several_nodes_nobody_waits_for_room_when_all_is_over(
     channel: Channel, tmp_path: Path, data: Path, nodes, monkeypatch: pytest.MonkeyPatch
 ):
-    """The delegate is gone then, which makes room for the turns of the others."""
-    monkeypatch.setattr(node_weights, "turns_of_update", lambda job, workers: 1)
+    """Room is made by the delegate, which is gone then."""
+    monkeypatch.setattr(shared_weights, "turns_of_update", lambda job, workers: 1)
     result = run(channel, tmp_path / "run", "--data", str(data), *LEARNING, "--passes", "10")
     if result:
         assert result.events[-1]["reason"] == "passes"

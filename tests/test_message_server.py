@@ -155,4 +155,5 @@ def test_a_node_is_as_far_ahead_as_its_slowest_worker_and_its_delegate_is_told_t
     assert post.crew.tell.call_args.args == (1, 3)
     post.server._snapshot()
     assert [turn.ahead for turn in post.counted[1:]] == [-1, 0, 1, -1, 0, 1, -1, 1, 2]
-    assert post.counted[4].bytes_up > post.counted[1].bytes_down == 0
+    assert post.counted[1].bytes_down == 0 < post.counted[4].bytes_down
+    assert post.counted[2].bytes_up == 0 < post.counted[1].bytes_up

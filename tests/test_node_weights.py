@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
 import time
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -57,9 +59,12 @@ def beginning(**settings: Any) -> Beginning:
     return Beginning(job, np.linspace(-1, 1, COLUMNS).astype(np.float32), curvatures(False))
 
 
-def shared_by_a_node(begins: Beginning) -> SharedWeights:
+def shared_by_a_node(begins: Beginning, *, of_processes: bool = False) -> SharedWeights:
+    """Return the weights of a node of this process, or of those that are forked from now on."""
     channel = SimpleNamespace(rank=1, now=time.perf_counter, worker_share_node_memory=Memory)
-    memory = node_memory_for(cast("Channel", channel), begins.job)
+    memory = cast("Memory", node_memory_for(cast("Channel", channel), begins.job))
+    if of_processes:
+        memory.arrays = [np.frombuffer(mmap.mmap(-1, a.nbytes), a.dtype).reshape(a.shape) for a in memory.arrays]
     return SharedWeights(cast("Channel", channel), begins, cast("SharedMemory", memory))
 
 
@@ -202,6 +207,50 @@ def test_what_the_threshold_holds_back_is_sent_when_it_has_added_up(threshold: f
         assert len(content) == (0 if threshold and turn < 3 else COLUMNS)
         sent += content if len(content) else 0
     np.testing.assert_allclose(sent, 3 * small, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.2])
+def test_while_workers_exchange_the_delegate_takes_every_turn_once_and_whole(decay: float) -> None:
+    """Every turn takes w to decay w + 1: so many turns are always as much, on the server and in every worker's copy.
+
+    With this decay the node folds its scale every eight turns, the server when it hears of them.
+    """
+    columns, turns = 20_000, 150
+    config = Config(mode="async", bias=False, iterations=1, batch_size=1, merge="sum", passes=None)
+    begins = Beginning(Job(config, columns, 400, workers=NODES * OF_A_NODE), *np.zeros((2, columns), np.float32))
+    shared, server = shared_by_a_node(begins, of_processes=True), ServerWeights(begins.weights, begins.curvatures)
+    node, update, room = NodeWeights(shared, begins), UpdateRoom(columns), ReplyRoom(columns)
+
+    def after(count: int) -> float:
+        return sum(decay**turn for turn in range(count))
+
+    def learn(worker: int) -> None:
+        copy = Copy(begins.weights, worker)
+        for _ in range(turns):
+            copy.local.scale *= decay
+            copy.local.vector += np.float32(1 / copy.local.scale)
+            copy.note(rows=1, moved=1)
+            shared.exchange(copy, None, None, PLAINLY)
+            assert copy.local.weights().max() <= after(OF_A_NODE * turns) * (1 + 1e-4)
+
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=learn, args=(worker,)) for worker in range(1, OF_A_NODE + 1)]
+    for process in started:
+        process.start()
+    heard = 0
+    while server.version < OF_A_NODE * turns and all(process.exitcode in (None, 0) for process in started):
+        content, shrunk, _, taken = node.take(update)
+        if len(taken) > 0:
+            server.add(None, content, shrunk, 0, PLAINLY, len(taken))
+            np.testing.assert_allclose(server.current.weights(), after(server.version), rtol=1e-3)
+            current = server.current
+            told = ReplyHeader(False, server.version, server.version, current.scale, server.log_folded)
+            node.hear(told, server.changes_since(heard, room))
+            heard = server.updates
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * OF_A_NODE
+    assert (server.version, shared.rows) == (OF_A_NODE * turns, OF_A_NODE * turns)
 
 
 # --- how many turns an update has

@@ -223,7 +223,7 @@ class Channel:
         return nodes
 
     def worker_share_node_memory(self, shapes: Sequence[Shape], *, willing: bool) -> SharedMemory | None:
-        """Return memory that the workers of this node share, if they can; tell the server. Collective."""
+        """Return memory that the workers of this node share, if they can. Collective, with `server_hear_nodes`."""
         node = self._workers_here()
         memory = SharedMemory.of(node, shapes, self._move_messages, willing=willing)
         (first,) = node.Get_group().Translate_ranks([0], self._comm.Get_group())

@@ -90,15 +90,15 @@ class Config:
     max_staleness: int | None = setting(
         None,
         "async: turns that a worker may be ahead of the slowest when it begins one; 0: lock step; none: any number (the"
-        " log's staleness counts updates by others, of which there may be more)",
+        " log's staleness counts turns by others, of which there may be more)",
         unit="turns",
         ge=0,
     )
     shared_memory: SharedMemoryUse = setting(
         "auto",
         "exchange in memory that ranks share where all of them (sync: all workers) are on one node and it takes no more"
-        " than 32 MB; async on several nodes: the workers of each, one of whom speaks with the server; never: by"
-        " messages alone",
+        " than 32 MB; async on several nodes, without max_staleness: the workers of each, one of whom speaks with the"
+        " server; never: by messages alone",
     )
     gradient_threshold: float = setting(
         0.0,

@@ -18,7 +18,7 @@ class Crew:
         self._here, self._told = set(channel.workers), set[int]()
 
     def look(self, before_goodbye: Callable[[], None] = lambda: None) -> Letter | None:
-        """Open the next letter, if one has come; see to it here unless it is an update.
+        """Open the next letter, if one has come; see to it here unless it belongs to the exchange.
 
         `before_goodbye` is called before a worker is noted to have gone.
         """

@@ -24,12 +24,12 @@ class State(IntEnum):
     """The places of what the processes share beside the vectors."""
 
     VERSION = 0
-    ROWS = 1  # processed, in the turns merged
+    ROWS = 1  # processed, in the turns merged; on one of several nodes with those that the server told of
     SCALE = 2
     LOG_FOLDED = 3
     NEXT_ROWS = 4  # after which the average takes the weights in
     TAKEN = 5  # how many it has taken in
-    COUNTED = 6  # the last version that the server has counted
+    COUNTED = 6  # the last version whose record the server has counted, or the delegate sent
 
 
 @unique

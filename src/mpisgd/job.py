@@ -16,7 +16,7 @@ from mpisgd.turns import WIDE, are_by_keys, first_turn_rows, turn_rows
 
 # Announced when the rows have all been sent: the workers go on to learn.
 LEARN = "learn"
-# Announced where turns are merged by messages, when the server has what it takes: the clock of training may start.
+# Announced where updates go to the server by messages, when it has what it takes: the clock of training may start.
 READY = "ready"
 # Announced instead of a job, or of LEARN, when rank 0 found something wrong and has said so: the workers leave.
 NO_JOB = ""

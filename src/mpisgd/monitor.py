@@ -25,7 +25,8 @@ class Monitor:
 
     A measurement runs in small steps on a copy of the weights, so that serving goes on meanwhile.
     While `stop_reason` is None the run goes on; once it is set, whoever asks is told to stop.
-    `in_memory` is whether turns are merged in memory that ranks share; none as long as that is not known.
+    `in_memory` is whether turns are merged in memory that all ranks (in lock step: all workers) share; none as long as
+    that is not known.
     `best` is the measurement after a pass with the least objective, `best_weights` what was measured.
     """
 

@@ -31,8 +31,8 @@ def serve(
     """Measure what the workers learn and say when to stop; return the final weights when all have gone.
 
     In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with
-    `weights` in memory that all ranks share, or this rank's own, by messages from each of the `nodes`; turns that were
-    under way when the reason to stop came are merged as well.
+    `weights` in memory that all ranks share, or this rank's own, by messages from each of the `nodes`; updates that
+    were under way when the reason to stop came are merged as well; what a node has merged since its last one is lost.
     """
     if weights is None:
         return SyncServer(channel, monitor, crew, beginning.weights).serve()

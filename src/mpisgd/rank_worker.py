@@ -49,7 +49,7 @@ def work(channel: Channel) -> None:
         shards.drain()
         return
     sync = job.config.mode == "sync"
-    memory = shared_memory_for(channel, job) if sync else memory_for(channel, job) or node_memory_for(channel, job)
+    memory = shared_memory_for(channel, job) if sync else (memory_for(channel, job) or node_memory_for(channel, job))
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
         scale(first.rows, shards.scales)
@@ -183,6 +183,6 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
 
 
 def work_async(learner: Learner, exchange: WorkerExchange, schedule: Schedule) -> None:
-    """Take turns at this worker's own pace, and exchange them in memory that all ranks share or by messages."""
+    """Take turns at this worker's own pace, and exchange them in memory that ranks share or by messages."""
     while not exchange.stopped:
         exchange.take_turn(learner, schedule)

@@ -23,7 +23,7 @@ class Record(NamedTuple):
     worker: int
     rows: int
     moved: int  # of these rows: took a step
-    staleness: int  # updates by others that were merged since the version most of it was computed from
+    staleness: int  # turns by others that were merged since the version most of it was computed from
     changes_sent: int
     changes: int  # those held back by the threshold included
     gains: float  # sum of what the changes sent were multiplied by
@@ -50,7 +50,7 @@ class RecordBook:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are enough records to be counted; there is room for no other."""
+        """Whether there are enough records to be counted, which is to be done before another is noted."""
         return self._noted >= self._enough
 
     def note(self, turn: Record) -> None:
@@ -85,8 +85,8 @@ def retold(turns: Records, workers: Sequence[int], lead: int, update: Record) ->
     turns    as the workers of the node left them, who are numbered from 1 there
     workers  of the node, by their numbers in the run
     lead     how many turns the slowest of them is ahead of the slowest of all
-    update   its record, as that of a turn of the delegate's; changes, gains and bytes are what went over the wire, in
-             sum, and so is the one round trip
+    update   its own record, the worker being the delegate; its changes, gains and bytes are counted once, with the
+             first turn, and its round trip with the delegate's first
     """
     told = turns.copy()
     of = dict(zip(Record._fields, told.T, strict=True))

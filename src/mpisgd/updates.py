@@ -27,9 +27,9 @@ TOLD = -1  # in the place of a number of keys: they came with a message before
 
 
 class UpdateHeader(NamedTuple):
-    """What a worker says about a turn."""
+    """What a worker says about a turn, or a delegate about those of its node, whose records have times as well."""
 
-    version: int  # of the server's weights that most of the turn was computed from, own updates under way included
+    version: int  # of the server's weights that most of it was computed from, own updates under way counted in
     rows: int  # processed in the turn
     moved: int  # of these rows: took a step
     changes: int  # weights that differ from what the server has been sent, those held back by the threshold included

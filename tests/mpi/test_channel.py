@@ -110,6 +110,42 @@ def test_every_update_is_answered_to_its_sender(channel: Channel, size: int):
             assert (reply == what).all()
 
 
+def test_the_server_hears_which_workers_share_memory(channel: Channel):
+    shapes = [((3,), np.dtype(np.float64))]
+    for willing in (True, False):
+        together = willing and len(channel.workers) > 1
+        if channel.rank == SERVER:
+            alone = {worker: [worker] for worker in channel.workers}
+            assert channel.server_hear_nodes() == ({1: list(channel.workers)} if together else alone)
+        else:
+            memory = channel.worker_share_node_memory(shapes, willing=willing)
+            assert (memory is not None) == together
+            if memory is not None:
+                assert (memory.rank, memory.size) == (channel.rank - 1, len(channel.workers))
+                memory.free()
+
+
+@pytest.mark.parametrize("turns", [1, 10_000])
+def test_the_turns_of_a_node_come_before_their_update(channel: Channel, turns: int):
+    if channel.rank == SERVER:
+        letters = {worker: [] for worker in channel.workers}
+        for _ in range(2 * len(channel.workers)):
+            letter = wait_for(channel, channel.server_poll)
+            letters[letter.worker].append((letter.tag, letter.content.copy()))
+        for worker, ((first, records), (second, update)) in letters.items():
+            assert (first, second) == (Tag.TURNS, Tag.UPDATE)
+            np.testing.assert_array_equal(records.view(np.float64), np.full(14 * turns, worker))
+            np.testing.assert_array_equal(update, np.full(5, worker))
+            channel.server_reply(worker, update)
+        channel.wait_until_sent()
+    else:
+        channel.worker_expect_replies(5)
+        channel.delegate_send_turns(np.full((turns, 14), float(channel.rank)))
+        channel.worker_send_update(np.full(5, channel.rank, np.uint8))
+        np.testing.assert_array_equal(channel.worker_wait_reply(), np.full(5, channel.rank))
+        channel.wait_until_sent()
+
+
 def test_a_reply_stays_until_the_next_update(channel: Channel):
     """Whatever else arrives; and the server's next letter may be of another kind and size."""
     if channel.rank == SERVER:

@@ -17,6 +17,7 @@ from mpisgd import compiled_loops
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.learner import Learner
+from mpisgd.preprocessing import Preprocessing
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.sparse_rows import SparseRows
 from mpisgd.svm import LOSSES, Objective, ScaledVector, predicted_labels
@@ -114,6 +115,8 @@ def steps(draw: st.DrawFn) -> tuple[Config, ScaledVector, Shard, int, int, float
         loss=draw(losses), bias=draw(st.booleans()), regularization=draw(st.sampled_from([0.0, 1e-5, 0.1, 1.0]))
     )
     shard = draw(shards(min_rows=1))
+    if config.bias:  # a column of ones, or a row's size may be 0 without it
+        shard = Shard(Preprocessing(bias=True, normalize=False).apply(shard.rows), shard.labels)
     start = draw(st.integers(0, len(shard.rows) - 1))
     stop = draw(st.integers(start + 1, len(shard.rows)))
     # with dyadic weights and scale the margins are exact, so that both know alike whether one is at the kink

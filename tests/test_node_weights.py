@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import multiprocessing
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -27,30 +27,20 @@ from mpisgd.hogwild_loops import State
 from mpisgd.job import Job
 from mpisgd.messages import Bytes
 from mpisgd.node_weights import NodeWeights
-from mpisgd.shared_memory import Shape, SharedMemory
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import SharedWeights, node_memory_for, turns_of_update
 from mpisgd.turn_statistics import FIELDS, Records
 from mpisgd.updates import ReplyHeader, ReplyRoom, UpdateRoom, unpack_update
 from mpisgd.vector_loops import TurnSize
 from mpisgd.weights import ServerWeights
 from mpisgd.worker_copy import Copy
+from process_memory import Memory, shared_by_processes
 from strategies import examples, vectors
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
 NODES, OF_A_NODE = 2, 2
 PLAINLY = TurnSize(0, 0, 0)
 Vector = NDArray[np.float64]
-
-
-class Memory:
-    """In the place of memory that a node's workers share: arrays of this process."""
-
-    def __init__(self, shapes: tuple[Shape, ...], *, willing: bool) -> None:
-        assert willing
-        self.arrays = [np.zeros(*shape) for shape in shapes]
-        self.rank, self.size = 0, OF_A_NODE
-
-    def meet(self, first: int, *, hurry: bool) -> None: ...
 
 
 def beginning(**settings: Any) -> Beginning:
@@ -61,10 +51,10 @@ def beginning(**settings: Any) -> Beginning:
 
 def shared_by_a_node(begins: Beginning, *, of_processes: bool = False) -> SharedWeights:
     """Return the weights of a node of this process, or of those that are forked from now on."""
-    channel = SimpleNamespace(rank=1, now=time.perf_counter, worker_share_node_memory=Memory)
+    channel = SimpleNamespace(rank=1, now=time.perf_counter, worker_share_node_memory=partial(Memory, OF_A_NODE))
     memory = cast("Memory", node_memory_for(cast("Channel", channel), begins.job))
     if of_processes:
-        memory.arrays = [np.frombuffer(mmap.mmap(-1, a.nbytes), a.dtype).reshape(a.shape) for a in memory.arrays]
+        shared_by_processes(memory)
     return SharedWeights(cast("Channel", channel), begins, cast("SharedMemory", memory))
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from mpisgd.exchange_loops import PAIR
 from mpisgd.job import Job
 from mpisgd.learner import Learner, ShardFeed
 from mpisgd.shard import LearningShard, Shard
-from mpisgd.shared_memory import Shape, SharedMemory
+from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import STALE_TURNS, SharedWeights, memory_for
 from mpisgd.turn_statistics import FIELDS, Record, Records
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
@@ -36,23 +37,13 @@ from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
 from mpisgd.worker_copy import Copy
 from mpisgd.worker_exchange import InMemory
+from process_memory import Memory, shared_by_processes
 from strategies import examples, rows_from
 
 pytestmark = pytest.mark.skipif(not compiled_loops.is_compiled(), reason="without the kernel there is no lock")
 COLUMNS, WORKERS = 6, 3
 STEP_SIZE, PENALTY = 0.5, 0.125
 CURVATURES = np.array([0, 0.1, 0.5, 1, 2, 30], np.float32)
-
-
-class Memory:
-    """In the place of memory that ranks share: arrays of this process."""
-
-    def __init__(self, shapes: tuple[Shape, ...], *, willing: bool) -> None:
-        assert willing
-        self.arrays = [np.zeros(*shape) for shape in shapes]
-        self.rank, self.size = SERVER, WORKERS + 1
-
-    def meet(self, first: int, *, hurry: bool) -> None: ...
 
 
 def beginning(**settings: Any) -> Beginning:
@@ -69,7 +60,7 @@ def shared(begins: Beginning, memory: Memory, rank: int) -> SharedWeights:
 
 def memory_of(begins: Beginning) -> Memory:
     """Return memory as a run would ask for it."""
-    channel = SimpleNamespace(share_memory=Memory)
+    channel = SimpleNamespace(share_memory=partial(Memory, WORKERS + 1))
     return cast("Memory", memory_for(cast("Channel", channel), begins.job))
 
 
@@ -336,12 +327,6 @@ def test_processes_that_have_the_lock_in_turn_lose_nothing() -> None:
         process.join(60)
     assert [process.exitcode for process in started] == [0] * processes
     assert number[0] == turns * processes
-
-
-def shared_by_processes(memory: Memory) -> None:
-    """Let the processes that are forked from now on share the memory."""
-    for number, array in enumerate(memory.arrays):
-        memory.arrays[number] = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
 
 
 @pytest.mark.parametrize(("decay", "averaging"), [(1.0, False), (0.2, False), (0.2, True)])

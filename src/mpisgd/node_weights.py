@@ -17,9 +17,9 @@ from mpisgd.hogwild_loops import State
 from mpisgd.shared_weights import SharedWeights
 from mpisgd.turn_statistics import Records
 from mpisgd.updates import ReplyHeader, UpdateRoom
-from mpisgd.weights import SMALLEST_SCALE
+from mpisgd.weights import LEAST_DECAY, SMALLEST_SCALE
 
-LEAST_LOG_OF_DECAY = -690.0  # of an update: nothing is left of the weights then, but float64 still has the decay
+LEAST_LOG_OF_DECAY = math.log(LEAST_DECAY)
 
 
 class NodeWeights:

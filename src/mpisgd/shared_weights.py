@@ -65,13 +65,12 @@ class SharedWeights:
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[:LOCK_LINES], words[LOCK_LINES, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
-        self._average = made_for(beginning.job, average) if self._has_server else Latest()
-        self._average_vector = average
-        every_rows = self._average.every_rows
-        curved = curved_by_moved(beginning.job)
-        if not self._has_server:
+        self._average, self._average_vector = made_for(beginning.job, average), average
+        threshold, curved = config.gradient_threshold, curved_by_moved(beginning.job)
+        if not self._has_server:  # the average is kept there, and changes are held back from it alone
+            self._average, threshold = Latest(), 0.0
             self._records = self._records[: turns_of_update(beginning.job, memory.size)]
-        threshold = config.gradient_threshold if self._has_server else 0.0
+        every_rows = self._average.every_rows
         self._rule = Rule(threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
         if self.worker == 1:
             self.vector[:] = beginning.weights

@@ -47,8 +47,8 @@ def serve(channel: Channel, beginning: Beginning, memory: SharedMemory | None, n
     if memory is not None:
         SharedWeights(channel, beginning, memory)
     else:
-        alone = [workers for workers in nodes.values() if len(workers) == 1]
-        channel.server_echo(EXCHANGES * len(alone))
+        alone = sum(len(workers) == 1 for workers in nodes.values())
+        channel.server_echo(EXCHANGES * alone)
 
 
 def worth_an_exchange(sums: NDArray[np.float64]) -> float:

@@ -25,7 +25,7 @@ SMALLEST_SCALE = 1e-6
 # after the other, each answers to weights that many others are about to correct as well, and w' = -a w(t - s) settles
 # soonest at a = 1/(e s), not at 1/s. So 2.7 would be its due; eight workers learn best with 1, 128 with more than 2.
 STALE_TURNS = 2
-LEAST_DECAY = 1e-300  # with less nothing is left of what was before, either
+LEAST_DECAY = 1e-300  # of an update: nothing is left of what was before, but float64 still has it
 
 
 class ServerWeights:

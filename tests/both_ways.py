@@ -1,18 +1,24 @@
-"""The loops over vectors, compiled and in NumPy, held to each other."""
+"""Compiled loops and those of NumPy and SciPy, held to the same, or to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
-from mpisgd import exchange_loops, vector_loops
+from mpisgd import compiled_loops, exchange_loops, vector_loops
 from strategies import ordinary, vectors
 
 COLUMNS = 7
+# Loops over rows with the kernel, and without.
+either_way = pytest.mark.parametrize(
+    "loops", [nullcontext, lambda: mock.patch.object(compiled_loops, "_kernel", None)], ids=["kernel", "without"]
+)
 vector = vectors(COLUMNS, ordinary)
 changed = vectors(COLUMNS, st.just(0.0) | ordinary)
 CURVATURES = np.array([0, 1e-4, 0.01, 1, 7, 1e38, np.inf], np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
+from both_ways import either_way
 from mpisgd import evaluation
-from mpisgd.config import Config
+from mpisgd.config import Config, LossName
 from mpisgd.evaluation import measure_in_steps, score
 from mpisgd.job import Job
 from mpisgd.shard import Shard
@@ -62,14 +64,15 @@ def measurable(draw: st.DrawFn) -> tuple[ScaledVector, Shard, Config]:
     return weights, shard, Config(loss=draw(losses), regularization=draw(st.sampled_from([0.0, 0.5])))
 
 
+@either_way
 @examples
 @given(measurable(), st.integers(1, 4))
 def test_measuring_in_steps_is_the_formula_on_all_rows(
-    case: tuple[ScaledVector, Shard, Config], step_rows: int
+    loops: Any, case: tuple[ScaledVector, Shard, Config], step_rows: int
 ) -> None:
     weights, shard, config = case
     objective = Job(config, feature_count=1, learning_rows=1).objective
-    with mock.patch.object(evaluation, "STEP_ROWS", step_rows):
+    with mock.patch.object(evaluation, "STEP_ROWS", step_rows), loops():
         *nothing_yet, found = measure_in_steps(weights, shard, objective)
     assert nothing_yet == [None] * -(-len(shard.rows) // step_rows)
     assert found is not None
@@ -78,15 +81,18 @@ def test_measuring_in_steps_is_the_formula_on_all_rows(
     mean_loss = np.mean([loss_value(config.loss, m) for m in y * margins])
     assert found.accuracy == np.mean(np.where(margins > 0, 1, -1) == y)
     assert found.objective == pytest.approx(0.5 * config.regularization * w @ w + mean_loss, rel=1e-5, abs=1e-6)
-    *_, at_once = measure_in_steps(weights, shard, objective)
+    with loops():
+        *_, at_once = measure_in_steps(weights, shard, objective)
     assert at_once is not None
     assert at_once.objective == pytest.approx(found.objective, rel=1e-6)
 
 
-def test_weights_that_diverged_are_told_by_their_objective_and_no_warning() -> None:
+@either_way
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_weights_that_diverged_are_told_by_their_objective_and_no_warning(loops: Any, loss: LossName) -> None:
     rows = Shard(rows_from([[(0, 1.0)]], 1), np.ones(1, np.float32))
-    objective = Job(Config(regularization=1e-5), feature_count=1, learning_rows=1).objective
-    with warnings.catch_warnings():
+    objective = Job(Config(loss=loss, regularization=1e-5), feature_count=1, learning_rows=1).objective
+    with loops(), warnings.catch_warnings():
         warnings.simplefilter("error")
         for value in (np.nan, np.inf, -np.inf):
             *_, found = measure_in_steps(ScaledVector(np.array([value], np.float32)), rows, objective)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from mpisgd import compiled_loops
+from both_ways import either_way
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.learner import Learner
@@ -33,12 +31,6 @@ def objective(config: Config) -> Objective:
 
 def squared_norms(shard: Shard) -> NDArray[np.float32]:
     return shard.rows.squared_norms().astype(np.float32)
-
-
-# With the kernel, and without: then SciPy's loops do the same.
-either_way = pytest.mark.parametrize(
-    "loops", [nullcontext, lambda: mock.patch.object(compiled_loops, "_kernel", None)], ids=["kernel", "without"]
-)
 
 
 # --- losses

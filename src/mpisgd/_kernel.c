@@ -47,6 +47,20 @@ static float bounded_step(enum loss loss, float margin, float size, float moving
     }
 }
 
+/* l(m) of a margin m, as in svm.LOSSES. */
+static double loss_of(enum loss loss, float margin)
+{
+    float room = 1 - margin;
+    switch (loss) {
+    case HINGE:
+        return room <= 0 ? 0 : room;
+    case SQUARED_HINGE:
+        return room <= 0 ? 0 : room * room;
+    default:
+        return log1pf(expf(-fabsf(margin))) + (margin < 0 ? -margin : 0);
+    }
+}
+
 /* w += c x */
 INLINE void add(const struct rows *rows, int narrow, int64_t k, int64_t stop, float coefficient, float *weights)
 {
@@ -106,6 +120,29 @@ static PyObject *multiply(PyObject *module, PyObject *arguments)
     PyBuffer_Release(&weights);
     PyBuffer_Release(&out);
     return right ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *judge(PyObject *module, PyObject *arguments)
+{
+    struct rows rows;
+    Py_buffer labels, weights;
+    double scale, losses = 0;
+    int loss;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*py*y*di", &rows.pointers, &rows.columns, &rows.values, &rows.wide, &labels,
+                          &weights, &scale, &loss))
+        return NULL;
+    int right = complete(&rows) && check(labels.len == 4 * rows.count, "labels")
+        && check(loss >= HINGE && loss <= LOGISTIC, "loss");
+    long long right_rows = 0;
+    for (int64_t i = 0; right && i < rows.count; i++) {
+        float margin = row_dot(&rows, i, weights.buf) * (float)scale, label = ((const float *)labels.buf)[i];
+        right_rows += (margin > 0) == (label > 0);
+        losses += loss_of((enum loss)loss, margin * label);
+    }
+    release(&rows);
+    PyBuffer_Release(&labels);
+    PyBuffer_Release(&weights);
+    return right ? Py_BuildValue("Ld", right_rows, losses) : NULL;
 }
 
 static PyObject *copy_rows(PyObject *module, PyObject *arguments)
@@ -230,6 +267,7 @@ static PyObject *squared_norms(PyObject *module, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"multiply", multiply, METH_VARARGS, NULL},
+    {"judge", judge, METH_VARARGS, NULL},
     {"copy_rows", copy_rows, METH_VARARGS, NULL},
     {"squared_norms", squared_norms, METH_VARARGS, NULL},
     {"minibatch_steps", minibatch_steps, METH_VARARGS, NULL},

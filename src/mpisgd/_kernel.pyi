@@ -11,6 +11,17 @@ from typing_extensions import Buffer
 def multiply(
     row_pointers: Buffer, columns: Buffer, values: Buffer, wide: bool, weights: Buffer, out: Buffer, /
 ) -> None: ...
+def judge(
+    row_pointers: Buffer,
+    columns: Buffer,
+    values: Buffer,
+    wide: bool,
+    labels: Buffer,
+    weights: Buffer,
+    scale: float,
+    loss: int,
+    /,
+) -> tuple[int, float]: ...
 def copy_rows(
     rows: Buffer,
     row_pointers: Buffer,

@@ -59,6 +59,19 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
         _scipy().csr_matvec(len(some), len(weights), *arrays, weights, some)
 
 
+def judge(
+    row_pointers: Index, columns: Index, values: Float, labels: Float, vector: Float, scale: float, *, loss: int
+) -> tuple[int, float]:
+    """Return of how many rows the label is predicted right, and the sum of losses, as `svm.Objective.judge` does.
+
+    Needs the kernel. Shapes: row_pointers (rows + 1,), labels (rows,). `loss` is its place in `svm.LOSSES`.
+    """
+    found: tuple[int, float] = _kernel.judge(
+        row_pointers, columns, values, _wide(row_pointers), labels, vector, scale, loss
+    )
+    return found
+
+
 def add_weighted_rows(row_pointers: Index, columns: Index, values: Float, coefficients: Float, weights: Float) -> None:
     """Add X^T c to `weights`: w_j += sum_i c_i x_ij. Only the way without a kernel needs it.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.shard import Shard
-from mpisgd.svm import Objective, ScaledVector, predicted_labels
+from mpisgd.svm import Objective, ScaledVector
 
 # Rows measured between two looks at the mail: about half a millisecond of text rows.
 STEP_ROWS = 4_096
@@ -29,17 +29,15 @@ def measure_in_steps(weights: ScaledVector, held_out: Shard, objective: Objectiv
 
     `weights` must not change meanwhile: pass a copy.
     """
-    right, loss = 0, 0.0
+    right, losses = 0, 0.0
     with np.errstate(all="ignore"):  # weights that diverged are reported as such, by their objective
         for start in range(0, len(held_out.rows), STEP_ROWS):
             stop = min(start + STEP_ROWS, len(held_out.rows))
-            margins = held_out.rows.margins(weights.vector, start, stop) * np.float32(weights.scale)
-            labels = held_out.labels[start:stop]
-            right += int(np.count_nonzero(predicted_labels(margins) == labels))
-            loss += float(objective.losses(margins, labels).sum())
+            judged = objective.judge(weights, held_out.rows, held_out.labels, start, stop)
+            right, losses = right + judged.right, losses + judged.losses
             yield None
         rows = len(held_out.rows)
-        yield Measurement(right / rows, objective.penalty(weights) + loss / rows)
+        yield Measurement(right / rows, objective.penalty(weights) + losses / rows)
 
 
 @dataclass(frozen=True, slots=True)

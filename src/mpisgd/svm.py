@@ -97,6 +97,13 @@ class Taken(NamedTuple):
     moved: int
 
 
+class Judged(NamedTuple):
+    """How weights do on some rows: how many they predict the right label of, and the sum of the losses."""
+
+    right: int
+    losses: float
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What is minimised, and how the bias learns: with a step size of bias_step eta in the place of eta."""
@@ -185,6 +192,18 @@ class Objective:
         """Return lambda/2 ||w||^2."""
         squared_norm = float(np.dot(weights.vector, weights.vector)) * weights.scale**2
         return 0.5 * self.regularization * squared_norm
+
+    def judge(self, weights: ScaledVector, rows: SparseRows, labels: Float, start: int, stop: int) -> Judged:
+        """Judge the weights by the rows start:stop, whose labels are +1 or -1, float32 (rows,) of all."""
+        labels = labels[start:stop]
+        if compiled_loops.is_compiled():
+            return Judged(*compiled_loops.judge(
+                rows.row_pointers[start : stop + 1], rows.columns, rows.values, labels, weights.vector, weights.scale,
+                loss=self.loss.number,
+            ))  # fmt: skip
+        margins = rows.margins(weights.vector, start, stop) * np.float32(weights.scale)
+        right = np.count_nonzero(predicted_labels(margins) == labels)
+        return Judged(int(right), float(self.losses(margins, labels).sum()))
 
     def losses(self, margins: Float, labels: Float) -> NDArray[np.float64]:
         """Return l(y x.w) of each row, float64 (rows,), from its margin x.w and its label."""

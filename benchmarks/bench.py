@@ -46,9 +46,9 @@ class Bench:
         """The full-size set; made when first asked for."""
         return full_set(self.base, self.copies, self.directory)
 
-    def speed_run(self, mode: str, workers: int, seed: int) -> Training:
-        """Learn the full-size set for five passes, measured after each on validation rows, as users do."""
-        return self._passes(5, mode, workers, seed)
+    def speed_run(self, mode: str, workers: int, seed: int, passes: int = 5) -> Training:
+        """Learn the full-size set for some passes, measured after each on validation rows, as users do."""
+        return self._passes(passes, mode, workers, seed)
 
     def shortest(self, mode: str, workers: int, seed: int) -> tuple[float, float] | None:
         """Learn the full-size set for 1/256, 1/128 ... of a pass, until the model reaches the target on the test rows.

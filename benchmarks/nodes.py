@@ -6,7 +6,7 @@ The nodes are this machine's ranks as MPICH divides them, so all share its cores
 from __future__ import annotations
 
 from benchmarks.bench import Bench
-from benchmarks.measure import mpi_flavour
+from benchmarks.measure import RunFailedError, mpi_flavour
 from benchmarks.report import Claim, Result
 
 WAYS = {"by delegates": "auto", "by messages": "never"}
@@ -20,9 +20,16 @@ ALONE = "1 worker"
 
 
 def run(bench: Bench) -> Result:
-    """Train either way in turn, once for each seed and number of workers, on the full-size set and on the base."""
+    """Train either way in turn, once for each seed and number of workers, on the full-size set and on the base.
+
+    Raises:
+        RunFailedError: there is no MPICH.
+
+    """
     result = Result("nodes", f"{bench.full.name}, three passes; accuracy and passes: {bench.base.name}, nothing set")
-    (python, *_) = [python for python in bench.pythons if mpi_flavour(python) == "MPICH"]
+    python = next((python for python in bench.pythons if mpi_flavour(python) == "MPICH"), None)
+    if python is None:
+        raise RunFailedError("nodes: found no MPICH, which alone takes ranks of one host for those of several nodes")
     for seed in bench.seeds:
         add_learnt(bench, result, ALONE, 1, seed, python=python)
         for nodes, workers in LEAST_GAIN:

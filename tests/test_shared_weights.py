@@ -255,7 +255,7 @@ def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_he
     _, servers = both.server.snapshot()
     held_back = np.array([0, 0.5, 0, 0, 0, 0]) * 0.9 * 0.9  # with the penalty of the others' turns
     np.testing.assert_allclose(copy.local.weights(), servers.weights() + held_back, rtol=1e-5)
-    assert (copy.version, copy.rows) == (3, 3)
+    assert (copy.own[hogwild_loops.Own.VERSION], copy.rows) == (3, 3)
 
 
 def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:

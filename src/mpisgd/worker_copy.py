@@ -31,13 +31,8 @@ class Copy:
         self.note(worker=worker, ahead=-1)
 
     @property
-    def version(self) -> int:
-        """The version that it had at the last exchange."""
-        return int(self.own[Own.VERSION])
-
-    @property
     def rows(self) -> int:
-        """The rows that all workers had processed then, as far as known here."""
+        """The rows that all workers had processed at the last exchange, as far as known here."""
         return int(self.own[Own.ROWS])
 
     def note(self, **facts: float) -> None:

@@ -57,7 +57,11 @@ def as_in_a_shard(split: sets.Split) -> LearningShard:
 
 
 def one_pass(objective: Objective, shard: LearningShard) -> None:
-    """Take one pass of mini-batch steps from zeros, as a worker's turns do: the kernel and nothing around it."""
+    """Take one pass of mini-batch steps from zeros."""
+    learn(objective, shard, ScaledVector(np.zeros(shard.rows.column_count, np.float32)))
+
+
+def learn(objective: Objective, shard: LearningShard, weights: ScaledVector) -> None:
+    """Take one pass of mini-batch steps as a worker's turns do: the kernel and nothing around it."""
     rows, batch_size = shard.rows, Config().batch_size
-    weights = ScaledVector(np.zeros(rows.column_count, np.float32))
     objective.minibatch_steps(weights, rows, shard.labels, shard.squared_norms, 0, len(rows), batch_size, 0.5)

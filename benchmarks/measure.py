@@ -32,7 +32,7 @@ TIMEOUT = 900.0  # s
 
 
 class RunFailedError(Exception):
-    """A command ended with an error or did not end; says which and its last words."""
+    """A command ended with an error or did not end, or what it needs is not there; says which and its last words."""
 
 
 @dataclass(frozen=True, slots=True)

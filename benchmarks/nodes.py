@@ -26,10 +26,10 @@ def run(bench: Bench) -> Result:
         RunFailedError: there is no MPICH.
 
     """
-    result = Result("nodes", f"{bench.full.name}, three passes; accuracy and passes: {bench.base.name}, nothing set")
     python = next((python for python in bench.pythons if mpi_flavour(python) == "MPICH"), None)
     if python is None:
-        raise RunFailedError("nodes: found no MPICH, which alone takes ranks of one host for those of several nodes")
+        raise RunFailedError("found no MPICH, expected it: it alone takes ranks of one host for those of several nodes")
+    result = Result("nodes", f"{bench.full.name}, three passes; accuracy and passes: {bench.base.name}, nothing set")
     for seed in bench.seeds:
         add_learnt(bench, result, ALONE, 1, seed, python=python)
         for nodes, workers in LEAST_GAIN:

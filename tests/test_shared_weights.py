@@ -6,6 +6,7 @@ import mmap
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -260,7 +261,7 @@ def test_who_waited_for_the_slowest_has_the_latest_weights_and_keeps_what_was_he
 
 def kernels(memory: Memory, copy: Copy) -> hogwild_loops.Memory:
     """Return the memory as the kernel takes it."""
-    vector, times, average, state, records, words, _ = memory.arrays
+    vector, times, average, state, records, words, *_ = memory.arrays
     own = (copy.record, copy.own, copy.local.vector, copy.base)
     return hogwild_loops.Memory(words[:-1], state, records, *own, vector, times, average, CURVATURES)
 
@@ -400,6 +401,56 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
                 hogwild_loops.exchange(wrong, RULE, None, None, SIZE)
     with pytest.raises(ValueError, match="columns"):
         hogwild_loops.exchange(arrays, RULE, None, KEYS[0], SIZE)
+
+
+# --- the last turns of a run
+
+ALL_ROWS = 200  # two passes
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> list[Backoff]:
+    """Let this happen the first time that somebody waits; return, for each time that somebody did, how."""
+    waits: list[Backoff] = []
+
+    def pause(backoff: Backoff) -> None:
+        assert not waits, "waited on"
+        waits.append(backoff)
+        happens()
+
+    monkeypatch.setattr(Backoff, "pause", pause)
+    return waits
+
+
+def test_no_turn_is_begun_that_all_passes_do_not_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = beginning(passes=2)
+    memory = memory_of(begins)
+    first, second = (shared(begins, memory, worker) for worker in (1, 2))
+    waits = meanwhile(monkeypatch, first.stop)
+    assert first.begin_turn(ALL_ROWS - 1, nothing)
+    assert second.begin_turn(50, nothing)
+    assert not waits
+    assert not second.begin_turn(50, nothing)
+    assert len(waits) == 1
+
+
+def test_where_a_turn_ended_early_another_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = beginning(passes=2)
+    memory = memory_of(begins)
+    first, second = (shared(begins, memory, worker) for worker in (1, 2))
+    assert first.begin_turn(ALL_ROWS, nothing)
+    waits = meanwhile(monkeypatch, lambda: first.correct_begun(-1))
+    assert second.begin_turn(50, nothing)
+    assert len(waits) == 1
+
+
+def test_without_a_number_of_passes_every_turn_is_begun() -> None:
+    begins = beginning(passes=None)
+    worker = shared(begins, memory_of(begins), 1)
+    assert all(worker.begin_turn(ALL_ROWS, nothing) for _ in range(3))
+
+
+def nothing() -> bool:
+    return False
 
 
 # --- several turns in one call

@@ -62,9 +62,10 @@ def multiply(row_pointers: Index, columns: Index, values: Float, weights: Float,
 def judge(
     row_pointers: Index, columns: Index, values: Float, labels: Float, vector: Float, scale: float, *, loss: int
 ) -> tuple[int, float]:
-    """Return of how many rows the label is predicted right, and the sum of losses, as `svm.Objective.judge` does.
+    """Return how many rows are predicted right, and the sum of the losses, as `svm.Objective.judge` does.
 
-    Needs the kernel. Shapes: row_pointers (rows + 1,), labels (rows,). `loss` is its place in `svm.LOSSES`.
+    Needs the kernel. Shapes: row_pointers (rows + 1,), labels (rows,), vector (column_count,). `loss` is its place in
+    `svm.LOSSES`.
     """
     found: tuple[int, float] = _kernel.judge(
         row_pointers, columns, values, _wide(row_pointers), labels, vector, scale, loss

@@ -139,6 +139,11 @@ class Learner:
             waits = waits and between()
         return TurnRows(processed, moved)
 
+    @property
+    def rows_of_turn(self) -> int:
+        """The rows that the next turn takes, or a few more: batches at the shard's end may be smaller."""
+        return self._steps_of_turn() * self._config.batch_size
+
     def rest_of_pass(self) -> RestOfPass | None:
         """Return what is left of the pass, if its turns have keys and the next one is not begun yet."""
         if not self._by_keys or self._next_row % self._turn_rows:

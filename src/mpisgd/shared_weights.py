@@ -60,8 +60,8 @@ class SharedWeights:
         self._has_server = has_server(memory, beginning.job)
         servers = int(self._has_server)
         self.worker = memory.rank + 1 - servers
-        self.vector, self._times_changed, average, self.state, self._records, words, turns = memory.arrays
-        self._turns = turns[: memory.size - servers]
+        self.vector, self._times_changed, average, self.state, self._records, words, turns, begun = memory.arrays
+        self._turns, self._rows_begun = turns[: memory.size - servers], begun
         self._polls = channel.rank == SERVER  # where signals are to be heard while it waits
         self._lock, self._stop = words[:LOCK_LINES], words[LOCK_LINES, :1]
         self._curvatures, config = beginning.curvatures, beginning.job.config
@@ -74,7 +74,7 @@ class SharedWeights:
         self._rule = Rule(threshold, SMALLEST_SCALE, STALE_TURNS, curved, every_rows, LATENESS)
         if self.worker == 1:
             self.vector[:] = beginning.weights
-            for array in (self._times_changed, average, words, turns):
+            for array in (self._times_changed, average, words, turns, begun):
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self.state[:] = 0
@@ -83,6 +83,21 @@ class SharedWeights:
         memory.meet(servers, hurry=not self._polls)
 
     # --- the workers
+
+    def begin_turn(self, rows: int, work: Work) -> bool:
+        """Count so many rows as begun by this worker; tell whether to take a turn of them, or the run is over.
+
+        Where the turns that others are in make up all passes, it waits for them, and does some `work` meanwhile: one
+        more would only be waited for. Several turns taken at once are not counted.
+        """
+        if self._has_server:  # else these are not all workers
+            poll(lambda: self.stopped or not self._job.is_done(sum(self._rows_begun.tolist())), work, Backoff(0))
+        self.correct_begun(rows)
+        return not self.stopped
+
+    def correct_begun(self, rows: int) -> None:
+        """Count so many more rows, or fewer, as begun by this worker: a turn may end early."""
+        self._rows_begun[self.worker - 1] += rows
 
     def exchange(
         self, copy: Copy, columns: Columns, wanted: Columns, size: TurnSize, work: Work | None = None
@@ -252,5 +267,6 @@ def _shapes(job: Job) -> tuple[Shape, ...]:
         ((len(State),), float64),
         ((records, len(FIELDS)), float64),
         ((LOCK_LINES + 1, CACHE_LINE // 8), np.dtype(np.int64)),
+        ((job.workers,), np.dtype(np.int64)),
         ((job.workers,), np.dtype(np.int64)),
     )

@@ -194,7 +194,10 @@ class Objective:
         return 0.5 * self.regularization * squared_norm
 
     def judge(self, weights: ScaledVector, rows: SparseRows, labels: Float, start: int, stop: int) -> Judged:
-        """Judge the weights by the rows start:stop, whose labels are +1 or -1, float32 (rows,) of all."""
+        """Judge the weights by the rows start:stop; `labels` are those of all rows, +1 or -1, float32 (rows,).
+
+        The kernel does the same in C; what follows is its readable twin, and what runs where there is none.
+        """
         labels = labels[start:stop]
         if compiled_loops.is_compiled():
             return Judged(*compiled_loops.judge(

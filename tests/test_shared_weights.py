@@ -426,8 +426,8 @@ def test_no_turn_is_begun_that_all_passes_do_not_want(monkeypatch: pytest.Monkey
     memory = memory_of(begins)
     first, second = (shared(begins, memory, worker) for worker in (1, 2))
     waits = meanwhile(monkeypatch, first.stop)
-    assert first.begin_turn(ALL_ROWS - 1, nothing)
-    assert second.begin_turn(50, nothing)
+    assert first.begin_turn(ALL_ROWS, nothing)
+    assert second.begin_turn(50, nothing)  # every worker takes one
     assert not waits
     assert not second.begin_turn(50, nothing)
     assert len(waits) == 1
@@ -437,7 +437,8 @@ def test_where_a_turn_ended_early_another_is_begun(monkeypatch: pytest.MonkeyPat
     begins = beginning(passes=2)
     memory = memory_of(begins)
     first, second = (shared(begins, memory, worker) for worker in (1, 2))
-    assert first.begin_turn(ALL_ROWS, nothing)
+    assert first.begin_turn(ALL_ROWS - 50, nothing)
+    assert second.begin_turn(50, nothing)
     waits = meanwhile(monkeypatch, lambda: first.correct_begun(-1))
     assert second.begin_turn(50, nothing)
     assert len(waits) == 1

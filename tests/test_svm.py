@@ -252,6 +252,19 @@ class OneShard:
     renews = False
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 42, 100])
+@pytest.mark.parametrize("iterations", [1, 3, 50])
+@pytest.mark.parametrize("first", [None, 2])
+def test_a_learner_knows_the_rows_of_its_next_turn(batch_size: int, iterations: int, first: int | None) -> None:
+    config = Config(bias=False, regularization=0.0, batch_size=batch_size, iterations=iterations)
+    job = Job(config, 5, 42, first_iterations=first)
+    shuffled = LearningShard.shuffled_from(problem(rows=42, columns=5), np.random.default_rng(0))
+    learner, weights = Learner(job, shuffled, OneShard()), ScaledVector(np.zeros(5, np.float32))
+    for _ in range(20):
+        expected = learner.rows_of_turn
+        assert learner.turn(weights, 0.1).processed == expected
+
+
 @pytest.mark.parametrize("iterations", [10, 1000])
 @pytest.mark.parametrize("eta", [1.0, 1e2, 1e4, 1e6])
 @pytest.mark.parametrize("name", ["hinge", "logistic"])

@@ -141,8 +141,10 @@ class Learner:
 
     @property
     def rows_of_turn(self) -> int:
-        """The rows that the next turn takes, or a few more: batches at the shard's end may be smaller."""
-        return self._steps_of_turn() * self._config.batch_size
+        """The rows of the next turn of all columns, unless it ends early; the last batch of a pass is smaller."""
+        rows, batch_size = len(self._shard.rows), self._config.batch_size
+        passes, batches = divmod(self._next_row // batch_size + self._steps_of_turn(), -(-rows // batch_size))
+        return passes * rows + batches * batch_size - self._next_row
 
     def rest_of_pass(self) -> RestOfPass | None:
         """Return what is left of the pass, if its turns have keys and the next one is not begun yet."""

@@ -88,9 +88,10 @@ class SharedWeights:
         """Count so many rows as begun by this worker; tell whether to take a turn of them, or the run is over.
 
         Where the turns that others are in make up all passes, it waits for them, and does some `work` meanwhile: one
-        more would only be waited for. Several turns taken at once are not counted.
+        more would only be waited for. But each worker takes one: its rows are to be learnt from, however long turns
+        are. Several turns taken at once are not counted.
         """
-        if self._has_server:  # else these are not all workers
+        if self._has_server and self._rows_begun[self.worker - 1] > 0:  # without it these are not all workers
             poll(lambda: self.stopped or not self._job.is_done(sum(self._rows_begun.tolist())), work, Backoff(0))
         self.correct_begun(rows)
         return not self.stopped

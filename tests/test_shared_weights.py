@@ -444,6 +444,14 @@ def test_where_a_turn_ended_early_another_is_begun(monkeypatch: pytest.MonkeyPat
     assert len(waits) == 1
 
 
+def test_every_worker_takes_a_turn_also_where_the_run_is_over() -> None:
+    begins = beginning(passes=2)
+    worker = shared(begins, memory_of(begins), 1)
+    worker.stop()
+    assert worker.begin_turn(50, nothing)
+    assert not worker.begin_turn(50, nothing)
+
+
 def test_without_a_number_of_passes_every_turn_is_begun() -> None:
     begins = beginning(passes=None)
     worker = shared(begins, memory_of(begins), 1)

@@ -91,10 +91,11 @@ class SharedWeights:
         more would only be waited for. But each worker takes one: its rows are to be learnt from, however long turns
         are. Several turns taken at once are not counted.
         """
-        if self._has_server and self._rows_begun[self.worker - 1] > 0:  # without it these are not all workers
+        first = self._rows_begun[self.worker - 1] == 0
+        if self._has_server and not first:  # without it these are not all workers
             poll(lambda: self.stopped or not self._job.is_done(sum(self._rows_begun.tolist())), work, Backoff(0))
         self.correct_begun(rows)
-        return not self.stopped
+        return bool(first) or not self.stopped
 
     def correct_begun(self, rows: int) -> None:
         """Count so many more rows, or fewer, as begun by this worker: a turn may end early."""

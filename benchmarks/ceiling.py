@@ -21,11 +21,12 @@ from benchmarks.measure import RunFailedError
 from mpisgd import hogwild_loops
 from mpisgd.beginning import SLOWEST_BIAS
 from mpisgd.shard import LearningShard
+from mpisgd.shared_memory import CACHE_LINE
 from mpisgd.svm import LOSSES, Objective, ScaledVector
 from mpisgd.turns import EXCHANGES_OF_TWO
 
 PASSES = 20
-LINE = 8  # numbers of a cache line
+LINE = CACHE_LINE // 8  # numbers
 LONGEST = 120.0  # s
 
 
@@ -43,14 +44,14 @@ def rows_per_second(whole: LearningShard, processes: int, *, in_step: bool = Fal
     start, times = context.Barrier(processes, timeout=LONGEST), context.Queue()
     meetings = np.frombuffer(mmap.mmap(-1, mmap.PAGESIZE), np.int64)[: processes * LINE].reshape(processes, LINE)
 
-    def learn(number: int) -> None:
+    def take_part(number: int) -> None:
         def meet(meeting: int) -> None:
             while in_step and not hogwild_loops.meet(meetings, number, meeting, 0, looks=1_000):
                 pass
 
         _learn(part(whole, number * half, (number + 1) * half), start, meet, times)
 
-    started = [context.Process(target=learn, args=(number,)) for number in range(processes)]
+    started = [context.Process(target=take_part, args=(number,)) for number in range(processes)]
     try:
         for process in started:
             process.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 from mpisgd import compiled_loops, exchange_loops, vector_loops
 from strategies import ordinary, vectors
 
+Loops = Callable[[], AbstractContextManager[object]]
+
+
+def without_kernel() -> AbstractContextManager[object]:
+    """Let the loops over rows be SciPy's."""
+    return mock.patch.object(compiled_loops, "_kernel", None)
+
+
+either_way = pytest.mark.parametrize("loops", [nullcontext, without_kernel], ids=["kernel", "without"])
+
 COLUMNS = 7
-# Loops over rows with the kernel, and without.
-either_way = pytest.mark.parametrize(
-    "loops", [nullcontext, lambda: mock.patch.object(compiled_loops, "_kernel", None)], ids=["kernel", "without"]
-)
 vector = vectors(COLUMNS, ordinary)
 changed = vectors(COLUMNS, st.just(0.0) | ordinary)
 CURVATURES = np.array([0, 1e-4, 0.01, 1, 7, 1e38, np.inf], np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, get_args
+from typing import get_args
 from unittest import mock
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from both_ways import either_way
+from both_ways import Loops, either_way
 from mpisgd import evaluation
 from mpisgd.config import Config, LossName
 from mpisgd.evaluation import measure_in_steps, score
@@ -68,7 +68,7 @@ def measurable(draw: st.DrawFn) -> tuple[ScaledVector, Shard, Config]:
 @examples
 @given(measurable(), st.integers(1, 4))
 def test_measuring_in_steps_is_the_formula_on_all_rows(
-    loops: Any, case: tuple[ScaledVector, Shard, Config], step_rows: int
+    loops: Loops, case: tuple[ScaledVector, Shard, Config], step_rows: int
 ) -> None:
     weights, shard, config = case
     objective = Job(config, feature_count=1, learning_rows=1).objective
@@ -89,7 +89,7 @@ def test_measuring_in_steps_is_the_formula_on_all_rows(
 
 @either_way
 @pytest.mark.parametrize("loss", get_args(LossName))
-def test_weights_that_diverged_are_told_by_their_objective_and_no_warning(loops: Any, loss: LossName) -> None:
+def test_weights_that_diverged_are_told_by_their_objective_and_no_warning(loops: Loops, loss: LossName) -> None:
     rows = Shard(rows_from([[(0, 1.0)]], 1), np.ones(1, np.float32))
     objective = Job(Config(loss=loss, regularization=1e-5), feature_count=1, learning_rows=1).objective
     with loops(), warnings.catch_warnings():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -16,21 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from both_ways import Loops, either_way, without_kernel
 from mpisgd import compiled_loops
 from mpisgd.errors import DataError
 from mpisgd.sparse_rows import INT32_MAX, SparseRows, concatenate, pointer_dtype
 from slow_twin import dense
 from strategies import examples, rows_from, sparse_rows, vectors, wide
-
-Loops = Callable[[], AbstractContextManager[object]]
-
-
-def without_kernel() -> AbstractContextManager[object]:
-    return mock.patch.object(compiled_loops, "_kernel", None)
-
-
-LOOPS: dict[str, Loops] = {"kernel": nullcontext, "without": without_kernel}
-either_loops = pytest.mark.parametrize("loops", LOOPS.values(), ids=LOOPS.keys())
 
 
 def public(rows: SparseRows) -> Any:
@@ -61,7 +50,7 @@ def test_where_there_is_a_compiler_the_kernel_was_built() -> None:
     assert compiled_loops.is_compiled()
 
 
-@either_loops
+@either_way
 @examples
 @given(rows_and_vector("columns"))
 def test_multiply(loops: Loops, case: tuple[SparseRows, NDArray[np.float32]]) -> None:
@@ -82,7 +71,7 @@ def test_add_weighted_rows(case: tuple[SparseRows, NDArray[np.float32]]) -> None
     np.testing.assert_array_equal(weights, np.float32(0.5) + public(rows).T @ coefficients)
 
 
-@either_loops
+@either_way
 @examples
 @given(sparse_rows(min_rows=1), st.data())
 def test_copy_rows(loops: Loops, rows: SparseRows, data: st.DataObject) -> None:

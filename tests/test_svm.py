@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from both_ways import either_way
+from both_ways import Loops, either_way
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.learner import Learner
@@ -119,7 +119,7 @@ def steps(draw: st.DrawFn) -> tuple[Config, ScaledVector, Shard, int, int, float
 @either_way
 @examples
 @given(steps())
-def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float]) -> None:
+def test_a_step_is_the_twins(loops: Loops, case: tuple[Config, ScaledVector, Shard, int, int, float]) -> None:
     config, weights, shard, start, stop, eta = case
     before = weights.vector.astype(np.float64) * weights.scale
     with loops():
@@ -141,7 +141,7 @@ def test_a_step_is_the_twins(loops: Any, case: tuple[Config, ScaledVector, Shard
 @examples
 @given(steps())
 def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
-    loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float]
+    loops: Loops, case: tuple[Config, ScaledVector, Shard, int, int, float]
 ) -> None:
     config, weights, shard, start, stop, eta = case
     before = weights.vector.copy()
@@ -157,7 +157,7 @@ def test_a_step_leaves_the_columns_its_rows_lack_as_they_are(
 @examples
 @given(steps(), st.integers(1, 4))
 def test_steps_one_after_the_other_are_single_ones(
-    loops: Any, case: tuple[Config, ScaledVector, Shard, int, int, float], batch_size: int
+    loops: Loops, case: tuple[Config, ScaledVector, Shard, int, int, float], batch_size: int
 ) -> None:
     config, together, shard, start, stop, eta = case
     apart = ScaledVector(together.vector.copy(), together.scale)
@@ -172,7 +172,7 @@ def test_steps_one_after_the_other_are_single_ones(
 
 
 @either_way
-def test_steps_end_once_the_scale_is_small(loops: Any) -> None:
+def test_steps_end_once_the_scale_is_small(loops: Loops) -> None:
     shard, config = problem(rows=42, columns=5), Config(regularization=1.0)
     weights = ScaledVector(np.ones(5, np.float32))
     with loops():

@@ -67,13 +67,14 @@ class InMemory:
         rest = learner.rest_of_pass() if self._keys is not None and not self._bounded else None
         if rest is not None and self._decays_slowly(step_size):
             self._take_turns(learner, rest, schedule)
-        elif self._shared.begin_turn(learner.rows_of_turn, self._work):
-            self._take_turn(learner, step_size)
+        elif self._shared.begin_turn(rows := learner.rows_of_turn, self._work):
+            self._take_turn(learner, step_size, rows)
         self._work()
         self.stopped = self._shared.stopped
 
-    def _take_turn(self, learner: Learner, step_size: float) -> None:
-        number, began, expected = learner.number, self._channel.now(), learner.rows_of_turn
+    def _take_turn(self, learner: Learner, step_size: float, expected: int) -> None:
+        """Take a turn, which was begun as one of so many rows, and exchange it."""
+        number, began = learner.number, self._channel.now()
         rows = learner.turn(self._copy.local, step_size, self._look)
         self._copy.note(rows=rows.processed, moved=rows.moved, computing=self._channel.now() - began)
         self._shared.correct_begun(rows.processed - expected)

@@ -138,22 +138,21 @@ def beginning(
 
 @dataclass
 class TwinAverage:
-    """The t-th weights taken in move the average by 4 / (t + 3) of the way; at most 80 times a pass, and not before the
-    rows done have doubled."""
+    """The weights taken in after n rows, d of them since the last time, move the average by 4 d / (n + 3 d) of the way;
+    at most 80 times a pass, and not before the rows done have doubled."""
 
     config: Config
     learning_rows: int
     average: Vector | None = None
-    taken: int = 0
-    next_passes: float = 0.0
+    last_rows: int = 0
 
     def look(self, w: Vector, rows_done: int) -> None:
-        if rows_done < self.next_passes * self.learning_rows or not self.config.averaging:
+        since = rows_done - self.last_rows
+        if since < min(max(self.last_rows, 1), self.learning_rows / 80) or not self.config.averaging:
             return
-        self.next_passes = rows_done / self.learning_rows + min(max(rows_done, 1) / self.learning_rows, 1 / 80)
-        self.taken += 1
         before = np.zeros_like(w) if self.average is None else self.average
-        self.average = before + 4 / (self.taken + 3) * (w - before)
+        self.average = before + 4 * since / (rows_done + 3 * since) * (w - before)
+        self.last_rows = rows_done
 
     def final(self, w: Vector) -> Vector:
         return w if self.average is None else self.average

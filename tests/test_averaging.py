@@ -19,7 +19,7 @@ def averaged(points: list[list[float]], scale: float = 1.0) -> np.ndarray:
     average, weights = Average(JOB, np.zeros(2, np.float32)), ScaledVector(np.zeros(2, np.float32))
     for number, point in enumerate(points):
         weights = ScaledVector(np.array(point, np.float32) / np.float32(scale), scale)
-        average.look(weights, rows=20 * number)
+        average.look(weights, rows=20 * (number + 1))
     return average.measured(weights).weights()
 
 
@@ -29,12 +29,25 @@ def test_a_point_that_is_stayed_at_is_the_average():
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
 def test_late_points_count_more(scale: float):
-    """The t-th of T points has a share in proportion to t (t + 1) (t + 2)."""
+    """The t-th of T points at the same distance has a share in proportion to t (t + 1) (t + 2)."""
     points = np.random.default_rng(0).normal(size=(12, 2))
     t = np.arange(1, 13)
     shares = t * (t + 1) * (t + 2)
     expected = shares @ points / shares.sum()
     np.testing.assert_allclose(averaged(points.tolist(), scale), expected, rtol=1e-5)
+
+
+def test_how_many_early_points_there_were_makes_no_difference_to_a_late_one():
+    """Half of sixteen rows taken in at once, or three times meanwhile: the other half counts the same."""
+    few, many = Average(JOB, np.zeros(2, np.float32)), Average(JOB, np.zeros(2, np.float32))
+    early, late = (ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
+    for rows in (2, 4, 8):
+        many.look(early, rows)
+    few.look(early, rows=8)
+    few.look(late, rows=16)
+    many.look(late, rows=16)
+    for average in (few, many):
+        np.testing.assert_allclose(average.measured(late).weights(), 1 + 4 * 4 / 5, rtol=1e-6)
 
 
 def test_points_close_to_each_other_are_left_out():
@@ -86,12 +99,12 @@ def test_without_averaging_the_last_weights_are_taken():
 def test_one_that_goes_on_from_anothers_vector_and_state_is_the_same(settings: Any):
     job, points = Job(Config(**settings), 2, 800), np.random.default_rng(1).normal(size=(12, 2)).astype(np.float32)
     alone, vector = made_for(job, np.zeros(2, np.float32)), np.zeros(2, np.float32)
-    state = made_for(job, vector).state
+    last_rows = made_for(job, vector).last_rows
     for number, point in enumerate(points):
         alone.look(ScaledVector(point), rows=7 * number)
         handed_on = made_for(job, vector)
-        handed_on.state = state
+        handed_on.last_rows = last_rows
         handed_on.look(ScaledVector(point), rows=7 * number)
-        state = handed_on.state
+        last_rows = handed_on.last_rows
     last = ScaledVector(points[-1])
     np.testing.assert_array_equal(handed_on.measured(last).vector, alone.measured(last).vector)

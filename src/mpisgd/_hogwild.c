@@ -122,15 +122,16 @@ static double fold(const struct memory *memory, double scale, double smallest)
     return 1;
 }
 
-/* If it is time for the average to take the weights in, counts that and returns their share, else 0; see
+/* If it is time for the average to take the weights in, notes that and returns their share, else 0; see
    averaging.Average. */
 static double share_of_average(double *state, const struct rule *rule)
 {
-    if (state[ROWS] < state[NEXT_ROWS])
+    double last = state[AVERAGED_ROWS];
+    if (state[ROWS] < last + fmin(fmax(last, 1), rule->every_rows))
         return 0;
-    state[NEXT_ROWS] = state[ROWS] + fmin(fmax(state[ROWS], 1), rule->every_rows);
-    state[TAKEN] += 1;
-    return (1 + rule->lateness) / (state[TAKEN] + rule->lateness);
+    double since = state[ROWS] - last;
+    state[AVERAGED_ROWS] = state[ROWS];
+    return (1 + rule->lateness) * since / (state[ROWS] + rule->lateness * since);
 }
 
 struct merging { /* of a turn that is counted */

@@ -191,7 +191,7 @@ void await_alone(struct locks *locks);
 /* --- exchanges in memory, _hogwild.c */
 
 /* hogwild_loops.State, turn_statistics.Record and hogwild_loops.Own. */
-enum { VERSION, ROWS, SCALE, LOG_FOLDED, NEXT_ROWS, TAKEN, COUNTED, STATE_LENGTH };
+enum { VERSION, ROWS, SCALE, LOG_FOLDED, AVERAGED_ROWS, COUNTED, STATE_LENGTH };
 enum { WORKER, TURN_ROWS, MOVED, STALENESS, SENT, CHANGES, GAINS, BYTES_UP, BYTES_DOWN, ROUND_TRIP, COMPUTING, WAITING, AHEAD,
        MERGED_AT, RECORD_LENGTH };
 enum { HEARD_VERSION, HEARD_ROWS, OWN_SCALE, SCALE_SENT, OWN_LOG_FOLDED, OWN_LENGTH };

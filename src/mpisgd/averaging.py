@@ -9,7 +9,7 @@ from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.svm import ScaledVector
 
-# The weight of late steps against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
+# The weight of late rows against early ones: 0 is the plain mean; 3 forgets the first pass within a few.
 LATENESS = 3
 # Each goes through all columns and, but for the first ones, is to cost less than the rows in between: so many rows for
 # each column, where that leaves LEAST_PER_PASS.
@@ -20,11 +20,13 @@ ROWS_BY_COLUMN = 0.005
 class Average:
     """A polynomial-decay average (Shamir and Zhang 2013, "Stochastic gradient descent for non-smooth optimization", 4).
 
-    The t-th weights w taken in move the average by (w - average) (1 + LATENESS) / (t + LATENESS). Weights close to each
-    other add little, so they are taken in a few dozen times a pass and not after every step.
+    Weights w taken in after n processed rows, d of them since the last time, move the average by (w - average)
+    (1 + LATENESS) d / (n + LATENESS d); the t-th of parts of one length by (1 + LATENESS) / (t + LATENESS), as there.
+    Weights close to each other add little, so they are taken in a few dozen times a pass and not after every step.
 
     every_rows  processed rows from one time to the next, at most; early in a run as many as have been till then, since
                 weights move fast there
+    last_rows   when weights were last taken in, in processed rows; 0: never. The average's state beside the vector
     """
 
     def __init__(self, job: Job, vector: Float) -> None:
@@ -32,37 +34,26 @@ class Average:
         self._vector = vector
         every = max(job.learning_rows / MOST_PER_PASS, job.column_count * ROWS_BY_COLUMN)
         self.every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
-        self._next_rows = 0.0
-        self._taken = 0
-
-    @property
-    def state(self) -> tuple[float, int]:
-        """What is not in the vector: the rows after which the next weights are taken in, and how many have been."""
-        return self._next_rows, self._taken
-
-    @state.setter
-    def state(self, state: tuple[float, int]) -> None:
-        self._next_rows, self._taken = state
+        self.last_rows = 0.0
 
     def look(self, weights: ScaledVector, rows: int) -> None:
-        """Take the weights in after `rows` processed rows, if it is time."""
-        if rows < self._next_rows:
+        """Take the weights in after `rows` processed rows, if it is time; `_hogwild.c` has the same."""
+        if rows < self.last_rows + min(max(self.last_rows, 1), self.every_rows):
             return
-        self._next_rows = rows + min(max(rows, 1), self.every_rows)
-        self._taken += 1
-        share = (1 + LATENESS) / (self._taken + LATENESS)
+        since = rows - self.last_rows
+        share = (1 + LATENESS) * since / (rows + LATENESS * since)
+        self.last_rows = rows
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)
 
     def measured(self, weights: ScaledVector) -> ScaledVector:
         """Return the average, or the weights themselves before any were taken in: valid until either changes."""
-        return ScaledVector(self._vector) if self._taken else weights
+        return ScaledVector(self._vector) if self.last_rows else weights
 
 
 class Latest:
     """Stands in for `Average` where the last weights are wanted."""
 
-    state = math.inf, 0
-    every_rows = math.inf
+    every_rows = last_rows = math.inf
 
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""

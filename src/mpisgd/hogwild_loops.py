@@ -27,9 +27,8 @@ class State(IntEnum):
     ROWS = 1  # processed, in the turns merged; on one of several nodes with those that the server told of
     SCALE = 2
     LOG_FOLDED = 3
-    NEXT_ROWS = 4  # after which the average takes the weights in
-    TAKEN = 5  # how many it has taken in
-    COUNTED = 6  # the last version whose record the server has counted, or the delegate sent
+    AVERAGED_ROWS = 4  # processed when the average last took the weights in
+    COUNTED = 5  # the last version whose record the server has counted, or the delegate sent
 
 
 @unique

@@ -166,7 +166,7 @@ class InMemory:
     def measured(self) -> Float:
         """See `Rounds`."""
         average = made_for(self._job, self._averages)
-        average.state = self._average.state
+        average.last_rows = self._average.last_rows
         return average.measured(ScaledVector(self._weights)).vector
 
 

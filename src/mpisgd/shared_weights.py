@@ -44,7 +44,6 @@ STALE_TURNS = 1
 # Short turns are taken several in one call of the kernel, until all workers have processed such a part of a shard: what
 # Python does beside a turn takes longer than ten rows, but none is to go round its rows while others wait for its core.
 PARTS_OF_A_SHARD = 20
-AVERAGE = slice(State.NEXT_ROWS, State.TAKEN + 1)
 
 
 class SharedWeights:
@@ -78,7 +77,7 @@ class SharedWeights:
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self.state[:] = 0
-            self.state[State.SCALE], self.state[AVERAGE] = 1, self._average.state
+            self.state[State.SCALE], self.state[State.AVERAGED_ROWS] = 1, self._average.last_rows
         # The server looks every now and then, so the workers begin without it.
         memory.meet(servers, hurry=not self._polls)
 
@@ -228,8 +227,7 @@ class SharedWeights:
             hogwild_loops.give_lock(self._lock)
 
     def _measured(self) -> ScaledVector:
-        next_rows, taken = self.state[AVERAGE].tolist()
-        self._average.state = next_rows, int(taken)
+        self._average.last_rows = float(self.state[State.AVERAGED_ROWS])
         return snapshot(self._average, ScaledVector(self.vector, float(self.state[State.SCALE])))
 
 

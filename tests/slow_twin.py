@@ -144,15 +144,15 @@ class TwinAverage:
     config: Config
     learning_rows: int
     average: Vector | None = None
-    last_rows: int = 0
+    averaged_rows: int = 0
 
     def look(self, w: Vector, rows_done: int) -> None:
-        since = rows_done - self.last_rows
-        if since < min(max(self.last_rows, 1), self.learning_rows / 80) or not self.config.averaging:
+        since = rows_done - self.averaged_rows
+        if since < min(max(self.averaged_rows, 1), self.learning_rows / 80) or not self.config.averaging:
             return
         before = np.zeros_like(w) if self.average is None else self.average
         self.average = before + 4 * since / (rows_done + 3 * since) * (w - before)
-        self.last_rows = rows_done
+        self.averaged_rows = rows_done
 
     def final(self, w: Vector) -> Vector:
         return w if self.average is None else self.average

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mpisgd.averaging import Average, Latest, made_for
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.svm import ScaledVector
+from slow_twin import TwinAverage
 
 JOB = Job(Config(bias=False), feature_count=2, learning_rows=800)
 
@@ -29,7 +32,7 @@ def test_a_point_that_is_stayed_at_is_the_average():
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
 def test_late_points_count_more(scale: float):
-    """The t-th of T points at the same distance has a share in proportion to t (t + 1) (t + 2)."""
+    """The t-th of T points, equally many rows apart, has a share in proportion to t (t + 1) (t + 2)."""
     points = np.random.default_rng(0).normal(size=(12, 2))
     t = np.arange(1, 13)
     shares = t * (t + 1) * (t + 2)
@@ -38,7 +41,7 @@ def test_late_points_count_more(scale: float):
 
 
 def test_how_many_early_points_there_were_makes_no_difference_to_a_late_one():
-    """Half of sixteen rows taken in at once, or three times meanwhile: the other half counts the same."""
+    """Weights are taken in after eight rows, or after two, four and eight: those after sixteen count the same."""
     few, many = Average(JOB, np.zeros(2, np.float32)), Average(JOB, np.zeros(2, np.float32))
     early, late = (ScaledVector(np.full(2, x, np.float32)) for x in (1, 5))
     for rows in (2, 4, 8):
@@ -48,6 +51,16 @@ def test_how_many_early_points_there_were_makes_no_difference_to_a_late_one():
     many.look(late, rows=16)
     for average in (few, many):
         np.testing.assert_allclose(average.measured(late).weights(), 1 + 4 * 4 / 5, rtol=1e-6)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(0, 2**32 - 1))
+def test_it_is_that_of_its_slow_twin_whatever_the_rows_in_between(steps: list[int], seed: int):
+    average, twin = Average(JOB, np.zeros(2, np.float32)), TwinAverage(JOB.config, JOB.learning_rows)
+    for rows, point in zip(np.cumsum(steps).tolist(), np.random.default_rng(seed).normal(size=(60, 2)), strict=False):
+        average.look(ScaledVector(point.astype(np.float32)), rows)
+        twin.look(point, rows)
+    last = ScaledVector(point.astype(np.float32))
+    np.testing.assert_allclose(average.measured(last).weights(), twin.final(point), rtol=1e-4, atol=1e-5)
 
 
 def test_points_close_to_each_other_are_left_out():
@@ -99,12 +112,12 @@ def test_without_averaging_the_last_weights_are_taken():
 def test_one_that_goes_on_from_anothers_vector_and_state_is_the_same(settings: Any):
     job, points = Job(Config(**settings), 2, 800), np.random.default_rng(1).normal(size=(12, 2)).astype(np.float32)
     alone, vector = made_for(job, np.zeros(2, np.float32)), np.zeros(2, np.float32)
-    last_rows = made_for(job, vector).last_rows
+    averaged_rows = made_for(job, vector).averaged_rows
     for number, point in enumerate(points):
         alone.look(ScaledVector(point), rows=7 * number)
         handed_on = made_for(job, vector)
-        handed_on.last_rows = last_rows
+        handed_on.averaged_rows = averaged_rows
         handed_on.look(ScaledVector(point), rows=7 * number)
-        last_rows = handed_on.last_rows
+        averaged_rows = handed_on.averaged_rows
     last = ScaledVector(points[-1])
     np.testing.assert_array_equal(handed_on.measured(last).vector, alone.measured(last).vector)

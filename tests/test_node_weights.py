@@ -165,6 +165,7 @@ def test_whatever_the_order_all_nodes_end_with_all_changes(plan: list[Any], here
             node.learn(0, np.zeros(COLUMNS, np.float32), 1.0)  # whose worker has the node's weights then
             np.testing.assert_allclose(node.twin, cluster.twin, rtol=1e-6, atol=1e-6)
             assert node.shared.rows == cluster.rows + 3
+            assert not node.shared._average_vector.any()  # the average is the server's
 
 
 @pytest.mark.parametrize("turns", [8, 60])

@@ -9,7 +9,7 @@ import pytest
 
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.schedule import StopRule, decay
+from mpisgd.schedule import Schedule, StopRule, decay
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,27 @@ def test_step_sizes(schedule: Any, decay: float, passes: float, expected: float)
 
 def rule(**settings: Any) -> StopRule:
     return StopRule(Config(**{"passes": None, "patience": None, **settings}))
+
+
+def test_in_the_long_run_rows_times_step_size_are_alike_whoever_takes_more() -> None:
+    schedule, rows = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100), 1_000_000
+    few, many = 200_000, 800_000
+    of_few, of_many = (schedule.evened(own, rows, workers=2).step_size(rows) for own in (few, many))
+    assert few * of_few == pytest.approx(many * of_many, rel=1e-3)
+    assert of_few > schedule.step_size(rows) > of_many
+
+
+def test_in_the_first_pass_it_makes_little_difference_who_is_ahead() -> None:
+    schedule = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100)
+    assert schedule.evened(20, 40, workers=2) == schedule
+    assert schedule.evened(20, 20, workers=2).step_size(20) == pytest.approx(120 / 140 * schedule.step_size(20))
+
+
+def test_no_step_is_larger_than_the_first_of_all() -> None:
+    constant = Schedule(learning_rate=0.5, decay=0.0, power=0.0, learning_rows=100)
+    assert constant.evened(10, 10_000, workers=4).step_size(10_000) == 0.5
+    falling = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100)
+    assert falling.evened(0, 10_000, workers=100).step_size(10_000) == pytest.approx(0.5)
 
 
 def test_passes_and_seconds_stop_once_they_are_reached() -> None:

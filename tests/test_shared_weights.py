@@ -28,6 +28,7 @@ from mpisgd.config import Config
 from mpisgd.exchange_loops import PAIR
 from mpisgd.job import Job
 from mpisgd.learner import Learner, ShardFeed
+from mpisgd.rank_worker import work_async
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import STALE_TURNS, SharedWeights, memory_for
@@ -37,7 +38,7 @@ from mpisgd.vector_loops import TurnSize
 from mpisgd.waiting import Backoff
 from mpisgd.weights import SMALLEST_SCALE, ServerWeights, WorkerWeights
 from mpisgd.worker_copy import Copy
-from mpisgd.worker_exchange import InMemory
+from mpisgd.worker_exchange import InMemory, WorkerExchange
 from process_memory import Memory, shared_by_processes
 from strategies import examples, rows_from
 
@@ -525,8 +526,56 @@ def test_several_turns_in_one_call_are_those_one_by_one(
     for some, others in zip(found[:3], expected[:3], strict=True):
         np.testing.assert_array_equal(some, others)
     assert found[3] == expected[3]
+    assert found[1].any() == averaging
     assert [turn.staleness for turn in found[3]] == [3] + [0] * (TURNS - 1)
     assert (found[3][0].gains < found[3][0].changes_sent) == (merge == "damped")
     assert [turn.rows for turn in found[3]] == 2 * [4, 4, 4, 4, 4, 3]
     assert [turn.ahead for turn in found[3]] == [-1, *range(1, TURNS)]
     assert sum(turn.waiting for turn in found[3]) == (TURNS - 1) // records  # for room, before the turn
+
+
+@dataclass
+class SomeTurns:
+    """A worker's exchange, and how many turns are left until it stops."""
+
+    exchange: InMemory
+    left: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.exchange.rows
+
+    @property
+    def stopped(self) -> bool:
+        return self.left == 0
+
+    def take_turn(self, learner: Learner, schedule: Any) -> None:
+        self.left -= 1
+        self.exchange.take_turn(learner, schedule)
+
+
+@pytest.mark.parametrize(("sharding", "expected"), [("partition", 0), ("sample", np.log(3))])
+def test_shards_count_the_same_however_many_turns_their_workers_take(sharding: Any, expected: float) -> None:
+    """One worker's rows pull a single weight up, the other's down, and the one takes three turns to the other's one.
+
+    Samples are of all rows, so there nothing is to be made up for: of these rows the weight is that of three to one.
+    """
+    config = Config(
+        mode="async", loss="logistic", bias=False, batch_size=1, iterations=10, regularization=1e-9, passes=None,
+        learning_rate=0.3, learning_rate_schedule="inverse_sqrt", learning_rate_decay=0.5, sharding=sharding,
+    )  # fmt: skip
+    begins = Beginning(Job(config, 1, learning_rows=20, workers=2), np.zeros(1, np.float32), np.zeros(1, np.float32))
+    memory = memory_of(begins)
+    server, channel = shared(begins, memory, SERVER), cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
+    feed = cast("ShardFeed", SimpleNamespace(renews=False, names=None))
+    workers = []
+    for rank, label in ((1, 1), (2, -1)):
+        shard = Shard(rows_from([[(0, 1.0)]] * 10, 1), np.full(10, label, np.float32))
+        learner = Learner(begins.job, LearningShard.shuffled_from(shard, np.random.default_rng(0)), feed)
+        workers.append((learner, SomeTurns(InMemory(channel, begins, shared(begins, memory, rank), None))))
+    for _ in range(1_000):
+        for (learner, exchange), turns in zip(workers, (3, 1), strict=True):
+            exchange.left = turns
+            work_async(begins.job, learner, cast("WorkerExchange", exchange), begins.job.schedule(0.3))
+        server.count()
+    assert float(server.snapshot()[1].weights()[0]) == pytest.approx(expected, abs=0.15)

@@ -122,14 +122,13 @@ static double fold(const struct memory *memory, double scale, double smallest)
     return 1;
 }
 
-/* If it is time for the average to take the weights in, notes that and returns their share, else 0; see
+/* If it is time for the average to take the weights in, notes after how many rows and returns their share, else 0; see
    averaging.Average. */
 static double share_of_average(double *state, const struct rule *rule)
 {
-    double last = state[AVERAGED_ROWS];
-    if (state[ROWS] < last + fmin(fmax(last, 1), rule->every_rows))
+    double since = state[ROWS] - state[AVERAGED_ROWS];
+    if (since < fmin(fmax(state[AVERAGED_ROWS], 1), rule->every_rows))
         return 0;
-    double since = state[ROWS] - last;
     state[AVERAGED_ROWS] = state[ROWS];
     return (1 + rule->lateness) * since / (state[ROWS] + rule->lateness * since);
 }

@@ -24,9 +24,9 @@ class Average:
     (1 + LATENESS) d / (n + LATENESS d); the t-th of parts of one length by (1 + LATENESS) / (t + LATENESS), as there.
     Weights close to each other add little, so they are taken in a few dozen times a pass and not after every step.
 
-    every_rows  processed rows from one time to the next, at most; early in a run as many as have been till then, since
-                weights move fast there
-    last_rows   when weights were last taken in, in processed rows; 0: never. The average's state beside the vector
+    every_rows     processed rows from one time to the next, at most; early in a run as many as have been till then,
+                   since weights move fast there, and one at least: without any there is no share
+    averaged_rows  processed when weights were last taken in, 0: they never were; the state beside the vector
     """
 
     def __init__(self, job: Job, vector: Float) -> None:
@@ -34,26 +34,26 @@ class Average:
         self._vector = vector
         every = max(job.learning_rows / MOST_PER_PASS, job.column_count * ROWS_BY_COLUMN)
         self.every_rows = min(every, job.learning_rows / LEAST_PER_PASS)
-        self.last_rows = 0.0
+        self.averaged_rows = 0.0
 
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take the weights in after `rows` processed rows, if it is time; `_hogwild.c` has the same."""
-        if rows < self.last_rows + min(max(self.last_rows, 1), self.every_rows):
+        since = rows - self.averaged_rows
+        if since < min(max(self.averaged_rows, 1), self.every_rows):
             return
-        since = rows - self.last_rows
         share = (1 + LATENESS) * since / (rows + LATENESS * since)
-        self.last_rows = rows
+        self.averaged_rows = rows
         vector_loops.blend(self._vector, weights.vector, share, weights.scale)
 
     def measured(self, weights: ScaledVector) -> ScaledVector:
         """Return the average, or the weights themselves before any were taken in: valid until either changes."""
-        return ScaledVector(self._vector) if self.last_rows else weights
+        return ScaledVector(self._vector) if self.averaged_rows else weights
 
 
 class Latest:
     """Stands in for `Average` where the last weights are wanted."""
 
-    every_rows = last_rows = math.inf
+    every_rows = averaged_rows = math.inf  # it is never time, in the kernel either
 
     def look(self, weights: ScaledVector, rows: int) -> None:
         """Take nothing in."""

@@ -95,7 +95,10 @@ class TurnRows(NamedTuple):
 
 
 class Learner:
-    """Takes turns over a shard in contiguous mini-batches, again and again."""
+    """Takes turns over a shard in contiguous mini-batches, again and again.
+
+    rows  that it has processed
+    """
 
     def __init__(self, job: Job, shard: LearningShard, shards: ShardFeed) -> None:
         self._config = job.config
@@ -109,6 +112,7 @@ class Learner:
         self._steps_between = max(1, BETWEEN_ROWS // job.config.batch_size)
         self._next_row = 0
         self._steps_done = 0
+        self.rows = 0
         self._passes = 0
         if shards.renews:
             shards.ask_next()
@@ -137,6 +141,7 @@ class Learner:
             if self._by_keys and self._next_row == 0:
                 break
             waits = waits and between()
+        self.rows += processed
         return TurnRows(processed, moved)
 
     @property
@@ -165,7 +170,9 @@ class Learner:
 
     def took_turns(self, turns: int) -> None:
         """Go on after so many turns of the rest of the pass, which were taken elsewhere."""
-        self._next_row = min(self._next_row + turns * self._turn_rows, len(self._shard.rows))
+        reached = min(self._next_row + turns * self._turn_rows, len(self._shard.rows))
+        self.rows += reached - self._next_row
+        self._next_row = reached
         if self._next_row == len(self._shard.rows):
             self._end_pass()
 

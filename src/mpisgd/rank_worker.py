@@ -68,7 +68,7 @@ def work(channel: Channel) -> None:
         else:
             exchange = exchange_for(channel, beginning, memory, learner.keys())
             _, schedule = _begin(channel, beginning.job, search, trial)
-            work_async(learner, exchange, schedule)
+            work_async(beginning.job, learner, exchange, schedule)
     channel.worker_leave()
     if memory is not None:
         memory.free()
@@ -182,7 +182,9 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(learner: Learner, exchange: WorkerExchange, schedule: Schedule) -> None:
+def work_async(job: Job, learner: Learner, exchange: WorkerExchange, schedule: Schedule) -> None:
     """Take turns at this worker's own pace, and exchange them in memory that ranks share or by messages."""
+    evens = job.workers > 1 and job.config.sharding == "partition"  # samples are of all rows, whoever takes more
     while not exchange.stopped:
-        exchange.take_turn(learner, schedule)
+        own = schedule.evened(learner.rows, exchange.rows, job.workers) if evens else schedule
+        exchange.take_turn(learner, own)

@@ -166,7 +166,7 @@ class InMemory:
     def measured(self) -> Float:
         """See `Rounds`."""
         average = made_for(self._job, self._averages)
-        average.last_rows = self._average.last_rows
+        average.averaged_rows = self._average.averaged_rows
         return average.measured(ScaledVector(self._weights)).vector
 
 

@@ -77,7 +77,7 @@ class SharedWeights:
                 array[:] = 0
             hogwild_loops.make_lock(self._lock)
             self.state[:] = 0
-            self.state[State.SCALE], self.state[State.AVERAGED_ROWS] = 1, self._average.last_rows
+            self.state[State.SCALE], self.state[State.AVERAGED_ROWS] = 1, self._average.averaged_rows
         # The server looks every now and then, so the workers begin without it.
         memory.meet(servers, hurry=not self._polls)
 
@@ -227,7 +227,7 @@ class SharedWeights:
             hogwild_loops.give_lock(self._lock)
 
     def _measured(self) -> ScaledVector:
-        self._average.last_rows = float(self.state[State.AVERAGED_ROWS])
+        self._average.averaged_rows = float(self.state[State.AVERAGED_ROWS])
         return snapshot(self._average, ScaledVector(self.vector, float(self.state[State.SCALE])))
 
 

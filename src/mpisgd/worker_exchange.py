@@ -31,6 +31,11 @@ class WorkerExchange(Protocol):
 
     stopped: bool
 
+    @property
+    def rows(self) -> int:
+        """The rows that all workers have processed, as far as known here."""
+        ...
+
     def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """Take a turn, or several, and exchange what it changed."""
         ...
@@ -60,6 +65,11 @@ class InMemory:
         self._look, self._work = (delegate.look, delegate.work) if delegate is not None else (_nothing, _nothing)
         self._bounded = beginning.job.config.max_staleness is not None
         self.stopped = False
+
+    @property
+    def rows(self) -> int:
+        """See `WorkerExchange`."""
+        return self._copy.rows
 
     def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """See `WorkerExchange`. Several turns are taken at once where they have keys and nobody is waited for."""
@@ -123,6 +133,11 @@ class ByMessages:
     def __init__(self, channel: Channel, mailbox: Mailbox) -> None:
         self._channel, self._mailbox = channel, mailbox
         self.stopped = False
+
+    @property
+    def rows(self) -> int:
+        """See `WorkerExchange`."""
+        return self._mailbox.rows
 
     def take_turn(self, learner: Learner, schedule: Schedule) -> None:
         """See `WorkerExchange`."""

@@ -1,4 +1,4 @@
-"""Runs mpisgd with turns that take a fixed time at least, one worker's longer; `benchmarks/delay.py` starts it.
+"""Runs mpisgd with turns that take a fixed time at least, one worker's longer; `delay.py` and `optimum.py` start it.
 
 The time is slept, so that workers that share cores do not speed up when one of them is slow.
 """

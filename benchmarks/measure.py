@@ -106,22 +106,26 @@ def train(
     workers: int,
     *options: str,
     python: str = sys.executable,
+    module: str = "mpisgd",
+    settings: Mapping[str, str] = MappingProxyType({}),
     nodes: int = 1,
     timeout: float = TIMEOUT,
 ) -> Training:
     """Train on workers + 1 ranks with mpirun, into the directory `run`, which is overwritten.
 
-    MPICH takes the ranks for those of so many `nodes`: every second of two, and so on.
+    `module` is this program or one that starts it, `settings` are environment variables. MPICH takes the ranks for
+    those of so many `nodes`: every second of two, and so on.
 
     Raises:
         RunFailedError: it ended with an error, or not within `timeout` seconds.
 
     """
     launcher = (mpirun(python), "-n", str(workers + 1))
-    arguments = ("mpisgd", "--data", str(data), "--run-dir", str(run), "--force", *options)
+    arguments = (module, "--data", str(data), "--run-dir", str(run), "--force", *options)
     began_at = time.time()
     of_nodes = {"MPIR_CVAR_NUM_CLIQUES": str(nodes)} if nodes > 1 else {}
-    seconds, ranks = run_module(*arguments, launcher=launcher, python=python, settings=of_nodes, timeout=timeout)
+    settings = {**settings, **of_nodes}
+    seconds, ranks = run_module(*arguments, launcher=launcher, python=python, settings=settings, timeout=timeout)
     events = {line["event"]: line for line in json_lines(run / "events.jsonl")}
     ready_at = datetime.fromisoformat(events["training"]["time"]).timestamp()
     test = events["finished"]["test"]

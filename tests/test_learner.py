@@ -16,7 +16,7 @@ from mpisgd.job import Job
 from mpisgd.learner import Learner
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.svm import Objective, ScaledVector, Taken
-from strategies import examples, shards
+from strategies import examples, rows_from, shards
 
 ONE_SHARD: Any = SimpleNamespace(renews=False, names=None)  # what a learner asks of its shards where there is just one
 ABSURD = 1e9  # a step size whose penalty leaves next to nothing of the weights: the turn ends after one step
@@ -80,6 +80,20 @@ def test_a_turn_changes_no_weights_but_those_of_its_keys(
         weights = ScaledVector(np.zeros(shard.rows.column_count, np.float32))
         learner.turn(weights, step_size)
         np.testing.assert_array_equal(weights.vector[others], 0)
+
+
+def test_rows_are_those_of_turns_taken_here_and_elsewhere() -> None:
+    """Of eleven rows in turns of four: two turns, the last three rows, and on from the beginning."""
+    shard = Shard(rows_from([[(0, 1.0)]] * 11, 1), np.ones(11, np.float32))
+    learner, weights = made(shard, 2, 2, by_keys=True), ScaledVector(np.zeros(1, np.float32))
+    done = []
+    for turns_elsewhere in (1, 0, 1, 0, 2):
+        if turns_elsewhere:
+            learner.took_turns(turns_elsewhere)
+        else:
+            learner.turn(weights, 1e-3)
+        done.append(learner.rows)
+    assert done == [4, 8, 11, 15, 22]
 
 
 @examples

@@ -13,9 +13,11 @@ from mpisgd.channel import Channel, Letter, Nodes
 from mpisgd.config import Config
 from mpisgd.crew import Crew
 from mpisgd.job import Job
+from mpisgd.merging import PLAINLY
 from mpisgd.message_server import LETTERS_BEFORE_THE_REST, MessageServer
 from mpisgd.messages import Bytes, Tag
 from mpisgd.monitor import Monitor
+from mpisgd.schedule import Schedule
 from mpisgd.turn_statistics import Record
 from mpisgd.updates import ReplyHeader, UpdateHeader, UpdateRoom, unpack_reply
 from mpisgd.weights import ServerWeights
@@ -33,7 +35,7 @@ class Post:
         self.letters: list[Letter] = []
         self.replies: list[tuple[int, ReplyHeader]] = []
         self.counted: list[Record] = []
-        self.monitor = Mock(stop_reason=None, step_size=lambda rows: 0.5)
+        self.monitor = Mock(stop_reason=None, schedule=Schedule(0.5, 0.0, 0.0, learning_rows=10**12))
         self.monitor.count_turns = lambda turns: self.counted.extend(Record(*turn) for turn in turns.tolist())
         self.monitor.check_limits.side_effect = self.check_limits
         self.monitor.look.return_value = False
@@ -81,6 +83,22 @@ def test_a_turn_is_answered_at_once_and_the_one_that_ends_the_last_pass_with_the
         worker, told = post.replies[-1]
         assert (len(post.replies), worker) == (turn, 1 + turn % 2)
         assert (told.version, told.rows, told.stop) == (turn, 25 * turn, turn == 4)
+
+
+def test_an_update_is_damped_by_the_steps_that_its_worker_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller ones where it was ahead, larger ones where it was behind; of a node, by its workers' mean."""
+    post, steps = Post({1: [1], 2: [2, 3]}, passes=None), list[float]()
+    schedule = post.monitor.schedule = Schedule(0.5, 1.0, 1.0, ROWS)
+    monkeypatch.setattr(
+        message_server, "turn_size", lambda job, step_size, rows, moved: steps.append(step_size) or PLAINLY
+    )
+    for _ in range(30):
+        post.merge(worker=1, rows=40)
+    post.merge_of_node(2, [1, 2], version=30)
+    post.merge_of_node(2, [1, 2], version=31)
+    told = (29 * 40, 29 * 40), (0, 30 * 40), (10, 30 * 40 + 20)  # own rows, and those of all
+    assert steps[-3:] == [schedule.evened(own, rows, workers=3).step_size(rows) for own, rows in told]
+    assert steps[-3] < schedule.step_size(29 * 40) < steps[-2]
 
 
 def test_who_is_too_far_ahead_is_answered_when_the_others_have_caught_up_or_all_is_over() -> None:

@@ -47,14 +47,18 @@ def test_in_the_long_run_rows_times_step_size_are_alike_whoever_takes_more() -> 
 def test_in_the_first_pass_it_makes_little_difference_who_is_ahead() -> None:
     schedule = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100)
     assert schedule.evened(20, 40, workers=2) == schedule
-    assert schedule.evened(20, 20, workers=2).step_size(20) == pytest.approx(120 / 140 * schedule.step_size(20))
+    assert schedule.evened(20, 20, workers=2).step_size(20) == pytest.approx(420 / 440 * schedule.step_size(20))
 
 
-def test_no_step_is_larger_than_the_first_of_all() -> None:
-    constant = Schedule(learning_rate=0.5, decay=0.0, power=0.0, learning_rows=100)
-    assert constant.evened(10, 10_000, workers=4).step_size(10_000) == 0.5
-    falling = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100)
-    assert falling.evened(0, 10_000, workers=100).step_size(10_000) == pytest.approx(0.5)
+@pytest.mark.parametrize("decay", [0.0, 1.0])
+def test_who_is_far_behind_takes_no_step_larger_than_the_first_of_all(decay: float) -> None:
+    schedule = Schedule(learning_rate=0.5, decay=decay, power=0.5, learning_rows=100)
+    assert schedule.evened(0, 10_000, workers=100).step_size(10_000) == pytest.approx(0.5)
+
+
+def test_steps_that_fell_to_nothing_stay_there() -> None:
+    schedule = Schedule(learning_rate=0.5, decay=1e308, power=1.0, learning_rows=100)
+    assert schedule.evened(0, 10_000, workers=2).step_size(10_000) == 0
 
 
 def test_passes_and_seconds_stop_once_they_are_reached() -> None:

@@ -141,6 +141,13 @@ class Job:
         falls = decay(self.config, learning_rate, self.learning_rows)
         return Schedule(learning_rate, falls, POWERS[self.config.learning_rate_schedule], self.learning_rows)
 
+    def evened(self, schedule: Schedule, own_rows: float, rows: int) -> Schedule:
+        """Return the step sizes of an asynchronous worker that processed `own_rows` of the `rows` of all.
+
+        Samples are of all rows, so where shards are samples it makes no difference who takes more of them.
+        """
+        return schedule.evened(own_rows, rows, self.workers) if self.config.sharding == "partition" else schedule
+
     def with_schedule(self, schedule: Schedule) -> Job:
         """Return the job with its first step size settled, and how it falls."""
         config = dataclasses.replace(

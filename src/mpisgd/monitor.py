@@ -27,6 +27,7 @@ class Monitor:
     While `stop_reason` is None the run goes on; once it is set, whoever asks is told to stop.
     `in_memory` is whether turns are merged in memory that all ranks (in lock step: all workers) share; none as long as
     that is not known.
+    `schedule` are the run's step sizes.
     `best` is the measurement after a pass with the least objective, `best_weights` what was measured.
     """
 
@@ -44,7 +45,7 @@ class Monitor:
     ) -> None:
         self._job, self._held_out, self._log, self._console = job, held_out, log, console
         self._interrupt, self._now = interrupt, now
-        self._rule, self._schedule = StopRule(job.config), schedule
+        self._rule, self.schedule = StopRule(job.config), schedule
         self._began = began
         self._merged_at: float | None = None  # s, the last turn
         self._next_time = job.config.eval_interval
@@ -68,10 +69,6 @@ class Monitor:
     def seconds(self) -> float:
         """Training time so far, in seconds."""
         return self._now() - self._began
-
-    def step_size(self, rows: int) -> float:
-        """Return the step size of those who begin a turn after so many processed rows."""
-        return self._schedule.step_size(rows)
 
     @property
     def passes(self) -> float:
@@ -169,7 +166,7 @@ class Monitor:
             "bytes_down": self.bytes_down,
             "bytes_up_per_update": self.bytes_up / max(1, self.updates),
             "bytes_down_per_update": self.bytes_down / max(1, self.updates),
-            "step_size": self.step_size(self.rows),
+            "step_size": self.schedule.step_size(self.rows),
             **self.turns.summary(),
         }
         self._pending = measure_in_steps(weights, self._held_out, self._job.objective)

@@ -184,7 +184,5 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
 
 def work_async(job: Job, learner: Learner, exchange: WorkerExchange, schedule: Schedule) -> None:
     """Take turns at this worker's own pace, and exchange them in memory that ranks share or by messages."""
-    evens = job.workers > 1 and job.config.sharding == "partition"  # samples are of all rows, whoever takes more
     while not exchange.stopped:
-        own = schedule.evened(learner.rows, exchange.rows, job.workers) if evens else schedule
-        exchange.take_turn(learner, own)
+        exchange.take_turn(learner, job.evened(schedule, learner.rows, exchange.rows))

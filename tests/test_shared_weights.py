@@ -32,6 +32,7 @@ from mpisgd.rank_worker import work_async
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import STALE_TURNS, SharedWeights, memory_for
+from mpisgd.turn_keys import WorkerKeys
 from mpisgd.turn_statistics import FIELDS, Record, Records
 from mpisgd.updates import Keys, ReplyHeader, UpdateRoom
 from mpisgd.vector_loops import TurnSize
@@ -476,8 +477,19 @@ def learner_of(begins: Beginning) -> Learner:
         for _ in range(23)
     ]
     shard = Shard(rows_from(made, COLUMNS), rng.choice([-1, 1], 23).astype(np.float32))
+    return learner_over(begins, shard, rng)
+
+
+def learner_over(begins: Beginning, shard: Shard, rng: np.random.Generator) -> Learner:
+    """Return a worker's learner whose one shard this is."""
     feed = cast("ShardFeed", SimpleNamespace(renews=False, names=None))
     return Learner(begins.job, LearningShard.shuffled_from(shard, rng), feed)
+
+
+def exchange_in(memory: Memory, begins: Beginning, rank: int, keys: WorkerKeys | None) -> InMemory:
+    """Return a worker's end of the exchange in this memory."""
+    channel = cast("Channel", SimpleNamespace(rank=rank, now=time.perf_counter))
+    return InMemory(channel, begins, shared(begins, memory, rank), keys)
 
 
 def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once: bool) -> tuple[Any, ...]:
@@ -485,8 +497,7 @@ def taken(begins: Beginning, patch: pytest.MonkeyPatch, records: int, *, at_once
     memory, counted = memory_of(begins), list[Record]()
     memory.arrays[4] = np.zeros((records, len(Record._fields)))
     server, learner = shared(begins, memory, SERVER), learner_of(begins)
-    channel = cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
-    worker = InMemory(channel, begins, shared(begins, memory, 1), learner.keys())
+    worker = exchange_in(memory, begins, 1, learner.keys())
     worker._copy.own[hogwild_loops.Own.VERSION] = -3  # so that the first turn is stale, and damped
     patch.setattr(
         Backoff, "pause", lambda _: counted.extend(records_of(server.count()))
@@ -566,13 +577,11 @@ def test_shards_count_the_same_however_many_turns_their_workers_take(sharding: A
     )  # fmt: skip
     begins = Beginning(Job(config, 1, learning_rows=20, workers=2), np.zeros(1, np.float32), np.zeros(1, np.float32))
     memory = memory_of(begins)
-    server, channel = shared(begins, memory, SERVER), cast("Channel", SimpleNamespace(rank=1, now=time.perf_counter))
-    feed = cast("ShardFeed", SimpleNamespace(renews=False, names=None))
-    workers = []
+    server, workers = shared(begins, memory, SERVER), []
     for rank, label in ((1, 1), (2, -1)):
         shard = Shard(rows_from([[(0, 1.0)]] * 10, 1), np.full(10, label, np.float32))
-        learner = Learner(begins.job, LearningShard.shuffled_from(shard, np.random.default_rng(0)), feed)
-        workers.append((learner, SomeTurns(InMemory(channel, begins, shared(begins, memory, rank), None))))
+        learner = learner_over(begins, shard, np.random.default_rng(0))
+        workers.append((learner, SomeTurns(exchange_in(memory, begins, rank, None))))
     for _ in range(1_000):
         for (learner, exchange), turns in zip(workers, (3, 1), strict=True):
             exchange.left = turns

@@ -59,7 +59,7 @@ class MessageServer:
         self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
         self._of_node: dict[int, Records] = {}  # by the delegate: the turns in the update that comes next
         self._rows = 0  # processed, in the turns merged
-        self._rows_of = dict.fromkeys(channel.workers, 0)  # of these a worker's, or by the delegate a node's
+        self._rows_of = dict.fromkeys(nodes, 0)  # of these a node's, by the delegate
         self._records = RecordBook(RECORDS)
         self._letters = 0
 
@@ -121,7 +121,7 @@ class MessageServer:
 
     def _step_size(self, worker: int) -> float:
         """Return about what a worker's next turn was taken with, or those of a delegate's node."""
-        own_rows = self._rows_of[worker] / len(self._nodes.get(worker, [worker]))
+        own_rows = self._rows_of[worker] / len(self._nodes[worker])
         return self._job.evened(self._monitor.schedule, own_rows, self._rows).step_size(self._rows)
 
     def _note_turns(self, turns: Records, update: Record) -> None:

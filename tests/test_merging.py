@@ -14,6 +14,7 @@ from mpisgd import vector_loops
 from mpisgd.config import Config
 from mpisgd.job import Job
 from mpisgd.merging import NOTHING_MERGED, Merging, RoundFacts, TurnFacts, turn_size
+from mpisgd.svm import Judged
 from slow_twin import lengths, merged
 from strategies import examples, ordinary, vectors
 
@@ -43,8 +44,8 @@ def facts_of(decays: list[float]) -> RoundFacts:
     return RoundFacts(turns)
 
 
-def turn_of(rows: int, decay: float, *, stop: bool = False) -> TurnFacts:
-    return TurnFacts(rows, MOVED * rows, 1 - decay, computing=0.0, round_trip=0.0, stop=stop)
+def turn_of(rows: int, decay: float) -> TurnFacts:
+    return TurnFacts(rows, MOVED * rows, 1 - decay)
 
 
 def lengths_of(workers: int, curved: list[float], penalty: float = 0.0) -> list[float]:
@@ -150,9 +151,15 @@ def test_turns_of_huge_steps_move_no_weight_that_they_did_not_change(monkeypatch
     np.testing.assert_allclose(weights, [2, 1, 3])
 
 
-@pytest.mark.parametrize("stops", [[False, False, False], [True, False, False]])
-def test_a_round_is_the_last_when_a_worker_says_so(stops: list[bool]) -> None:
-    assert RoundFacts([turn_of(8, 1.0, stop=stop) for stop in stops]).stop == any(stops)
+@pytest.mark.parametrize("says", [[False, False, False], [True, False, False]])
+def test_a_round_is_the_last_or_measured_when_a_worker_says_so(says: list[bool]) -> None:
+    assert RoundFacts([turn_of(8, 1.0)._replace(stop=word) for word in says]).stop == any(says)
+    assert RoundFacts([turn_of(8, 1.0)._replace(measure=word) for word in says]).measure == any(says)
+
+
+def test_what_the_workers_judged_is_added_up() -> None:
+    facts = RoundFacts([turn_of(8, 1.0)._replace(right=right, losses=right / 4) for right in (1, 0, 5)])
+    assert facts.judged == Judged(6, 1.5)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 2.0])

@@ -46,15 +46,14 @@ def test_the_end_of_rows() -> None:
 
 
 @examples
-@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 5))
-def test_reports(workers: int, rounds: int, columns: int) -> None:
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 5), st.integers(0, 2))
+def test_reports(workers: int, rounds: int, columns: int, vectors: int) -> None:
     numbers = np.random.default_rng(0).random(100, np.float32)
     round_trips, spent = numbers[: rounds * workers].reshape(rounds, workers), numbers[40 : 40 + 2 * workers]
-    header = ReportHeader(1, 2, 2.5, 3, 4, 5, 0.625, 7, rounds=rounds, workers=workers, in_memory=True)
-    message = pack_report(header, round_trips, spent.reshape(workers, 2), numbers[90 : 90 + columns])
-    found, *arrays = unpack_report(message)
+    weights = numbers[90 : 90 + vectors * columns].reshape(vectors, columns)
+    header = ReportHeader(1, 2, 2.5, 3, 4, 5, 0.625, 7, rounds, workers, in_memory=True, accuracy=0.75, objective=0.5)
+    message = pack_report(header, round_trips, spent.reshape(workers, 2), list(weights))
+    found, *arrays = unpack_report(message, columns)
     assert found == header
-    for array, expected in zip(
-        arrays, (round_trips, spent.reshape(workers, 2), numbers[90 : 90 + columns]), strict=True
-    ):
+    for array, expected in zip(arrays, (round_trips, spent.reshape(workers, 2), weights), strict=True):
         np.testing.assert_array_equal(array, expected)

@@ -197,8 +197,9 @@ class Channel:
         return SharedMemory.of(self._crew, shapes, self._move_messages, willing=willing)
 
     def leader_report(self, report: Bytes) -> None:
-        """Send the server a packed report; waits only for the one before it to leave."""
-        self._send(SERVER, Tag.REPORT, report)
+        """Send the server a packed report; waits only until it has taken the one before, so that no more pile up."""
+        self._wait_until_left(SERVER, Tag.REPORT)
+        self._sends[SERVER, Tag.REPORT] = (self._comm.Issend(report, SERVER, Tag.REPORT), report)
 
     def server_order(self, order: Order) -> None:
         """Tell the leader what to do."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mpisgd.compiled_loops import Float
 from mpisgd.shard import Shard
-from mpisgd.svm import Objective, ScaledVector
+from mpisgd.svm import Judged, Objective, ScaledVector
 
 # Rows measured between two looks at the mail: about half a millisecond of text rows.
 STEP_ROWS = 4_096
@@ -22,6 +22,15 @@ class Measurement:
 
     accuracy: float
     objective: float
+
+    @classmethod
+    def of(cls, judged: Judged, rows: int, penalty: float) -> Measurement:
+        """Return what so many rows, by which the weights were judged, and their penalty make."""
+        return cls(judged.right / rows, penalty + judged.losses / rows)
+
+    def is_better_than(self, objective: float) -> bool:
+        """Tell whether this objective is less, or none at all."""
+        return not self.objective >= objective
 
 
 def measure_in_steps(weights: ScaledVector, held_out: Shard, objective: Objective) -> Iterator[Measurement | None]:
@@ -36,8 +45,7 @@ def measure_in_steps(weights: ScaledVector, held_out: Shard, objective: Objectiv
             judged = objective.judge(weights, held_out.rows, held_out.labels, start, stop)
             right, losses = right + judged.right, losses + judged.losses
             yield None
-        rows = len(held_out.rows)
-        yield Measurement(right / rows, objective.penalty(weights) + losses / rows)
+        yield Measurement.of(Judged(right, losses), len(held_out.rows), objective.penalty(weights))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Job:
     learning_rows: int  # rows of all workers together: what one pass is
     workers: int = 1
     row_length: float = 0.0  # mean number of elements in a row
+    held_out_rows: int = 0  # that the weights are measured on
     measures_turns: bool = False  # whether the length of a turn is to be settled by what exchanges take
     first_iterations: int | None = None  # of a run's first turn, the later ones doubling; none: they are all alike
     by_keys: bool = False  # async: whether a turn exchanges the columns of its rows, not all
@@ -42,11 +43,16 @@ class Job:
     bias_step: float = 1.0  # share of the step size that the bias learns with; settled when the workers have their rows
 
     @classmethod
-    def planned(cls, config: Config, feature_count: int, learning_rows: int, workers: int, row_length: float) -> Job:
-        """Return the job with lambda and the length of a turn settled where the user left them open.
-
-        `row_length` is the mean number of elements in a row.
-        """
+    def planned(
+        cls,
+        config: Config,
+        feature_count: int,
+        learning_rows: int,
+        workers: int,
+        row_length: float,
+        held_out_rows: int = 0,
+    ) -> Job:
+        """Return the job with lambda and the length of a turn settled where the user left them open."""
         settled: dict[str, Any] = {}
         if config.regularization is None:
             settled["regularization"] = LAMBDA_ROWS / learning_rows
@@ -64,6 +70,7 @@ class Job:
             learning_rows,
             workers=workers,
             row_length=row_length,
+            held_out_rows=held_out_rows,
             measures_turns=config.iterations == "auto",
             first_iterations=first,
             by_keys=by_keys,
@@ -129,6 +136,11 @@ class Job:
     def is_done(self, rows: int) -> bool:
         """Tell whether `rows` processed rows are all the passes that were asked for."""
         return passes_are_done(self.config, self.passes(rows))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the run ends when learning no longer helps, and keeps the weights that were best after a pass."""
+        return self.config.eval_split == "validation" and self.config.patience is not None
 
     def with_scaling(self, *, scaled: bool) -> Job:
         """Return the job with it settled whether the columns are scaled."""

@@ -1,9 +1,10 @@
 """The leader of the workers in lock step: the one of them that speaks with the server.
 
-All workers have, or share, the same weights, so the server needs them only to measure. The leader sends them after
-every pass, and when the server asks; in between it listens for the word to stop, which the next round carries to the
-others. It does not wait for a measurement, but by half a pass later the server must have said whether to go on: so
-where passes or patience end a run, the same seed on the same ranks gives the same run every time.
+All workers have, or share, the same weights, and measure them together (`held_out_part`). The leader adds up what they
+found, lets the server know, and goes by the same rule as the server whether to go on. In between it listens for the
+word to measure, or to stop, which the next round carries to the others. It waits for nothing but that the server has
+taken the last report: so where passes, patience or a target end a run, the same seed on the same ranks gives the same
+run every time, however busy the server is.
 """
 
 from __future__ import annotations
@@ -12,64 +13,76 @@ import math
 import operator
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mpisgd.channel import Channel
+from mpisgd.compiled_loops import Float
+from mpisgd.evaluation import Measurement
 from mpisgd.job import Job
 from mpisgd.merging import MergeCounts, RoundFacts
 from mpisgd.messages import Occasion, Order, ReportHeader, pack_report
 from mpisgd.rounds import Rounds
+from mpisgd.schedule import StopRule
+from mpisgd.svm import Judged, ScaledVector
 from mpisgd.turn_statistics import RECENT_TURNS
 
-VERDICT_AFTER = 0.5  # passes
+
+class Account(NamedTuple):
+    """What has been done since the last one; see `messages.pack_report`."""
+
+    header: ReportHeader
+    round_trips: Float
+    spent: Float
 
 
 class Leader:
     """Keeps account of the rounds, reports, and hears orders.
 
-    wants_stop  whether the next round is to be the last
+    wants_measuring  whether the weights are to be measured after the next round
+    wants_stop       whether the next round is to be the last
     """
 
     def __init__(self, channel: Channel, job: Job, rounds: Rounds) -> None:
         self._channel, self._job, self._rounds = channel, job, rounds
-        self._next_pass = 1
-        self._verdict_due = math.inf  # in passes; infinite while none is awaited
-        self._verdict: Order | None = None
-        self._asked = False
+        self._rule = StopRule(job.config)
         workers = len(channel.workers)
         self._round_trips: deque[Sequence[float]] = deque(maxlen=-(-RECENT_TURNS // workers))
         self._reported = rounds.counts
         self._computing = self._waiting = [0.0] * workers  # s, since the last report
         self._rounds_done = 0  # since then
+        self._measured: Account | None = None  # until the weights it ends with, which are measured now
+        self._penalty = 0.0  # of these weights
+        self._weights: Float | None = None  # these, if they may be the best after a pass
+        self._best: Float | None = None
+        self._least = math.inf  # objective, of the best
         self._orders_heard = 0
-        self.wants_stop = False
+        self.wants_measuring = self.wants_stop = False
 
     def begin(self, at: float) -> None:
         """Take note of when the clock of training started, by this rank's; before the first round."""
         self._began = self._merged_at = at
 
-    def after_round(self, facts: RoundFacts) -> None:
-        """Take the round just merged into account, and do what is due."""
+    def after_round(self, facts: RoundFacts, occasion: Occasion | None) -> None:
+        """Take the round just merged into account; the `occasion` is why the weights it left are measured, if so."""
         self._merged_at = self._channel.now()
+        if self._measured is not None:
+            self._report_measured(self._measured, facts.judged)
+            self._measured = None
         if all(facts.round_trips):  # before the first round there was none
             self._round_trips.append(facts.round_trips)
         self._computing = list(map(operator.add, self._computing, facts.computing))
         self._waiting = list(map(operator.add, self._waiting, facts.round_trips))  # round trips are waiting alone
         self._rounds_done += 1
-        passes = self._job.passes(self._rounds.rows)
         self._listen()
-        if passes >= min(self._verdict_due, self._next_pass):
-            self._await_verdict()
-        if passes >= self._next_pass and not self._job.is_done(self._rounds.rows):
-            self._next_pass, self._verdict_due = int(passes) + 1, passes + VERDICT_AFTER
-            self._report(Occasion.PASS)
-        elif self._asked:
-            self._report(Occasion.TIME)
+        if occasion is not None:
+            self._begin_measuring(occasion)
 
     def finish(self) -> None:
-        """Report the end, when the last round is over."""
-        self._report(Occasion.END)
+        """Report the end, when the last round is over, with the weights and the best after a pass that are wanted."""
+        best = [] if self._best is None else [self._best]
+        self._channel.leader_report(pack_report(*self._close_account(Occasion.END), [self._rounds.measured(), *best]))
 
     def drain(self, orders: int) -> None:
         """Hear out the server, which has sent so many orders, so that nothing sent is left unreceived."""
@@ -78,24 +91,32 @@ class Leader:
     def _listen(self) -> bool:
         """Hear what the server has said; tell whether it was anything."""
         order = self._channel.leader_poll_order()
-        if order is Order.REPORT:
-            self._asked = True
-        elif order is Order.STOP_NOW:
-            self.wants_stop = True
-        elif order is not None:
-            self._verdict = order
+        self.wants_measuring = self.wants_measuring or order is Order.REPORT
+        self.wants_stop = self.wants_stop or order is Order.STOP
         self._orders_heard += order is not None
         return order is not None
 
-    def _await_verdict(self) -> None:
-        """Wait for the word on the last pass reported, if one is due, and take it."""
-        if self._verdict_due == math.inf:
-            return
-        self._channel.wait_until(lambda: self._verdict is not None or self.wants_stop, self._listen)
-        self.wants_stop = self.wants_stop or self._verdict is Order.STOP
-        self._verdict, self._verdict_due = None, math.inf
+    def _begin_measuring(self, occasion: Occasion) -> None:
+        """Keep what is to be said of the weights once the next round has brought what all found."""
+        self._measured, weights = self._close_account(occasion), self._rounds.measured()
+        self._penalty = self._job.objective.penalty(ScaledVector(weights))
+        if occasion is Occasion.TIME:
+            self.wants_measuring = False
+        elif self._job.stops_early:
+            self._weights = weights.copy()
 
-    def _report(self, occasion: Occasion) -> None:
+    def _report_measured(self, account: Account, judged: Judged) -> None:
+        measured = Measurement.of(judged, self._job.held_out_rows, self._penalty)
+        at_pass_end = account.header.occasion == Occasion.PASS
+        if at_pass_end and measured.is_better_than(self._least):
+            self._least, self._best = measured.objective, self._weights
+        passes = self._job.passes(account.header.rows)
+        if self._rule.after_measurement(measured.accuracy, measured.objective, passes, at_pass_end=at_pass_end):
+            self.wants_stop = True
+        header = account.header._replace(accuracy=measured.accuracy, objective=measured.objective)
+        self._channel.leader_report(pack_report(header, account.round_trips, account.spent, []))
+
+    def _close_account(self, occasion: Occasion) -> Account:
         rounds, workers = self._rounds, len(self._computing)
         counts, turns = rounds.counts, self._rounds_done * workers
         merged = MergeCounts(*map(operator.sub, counts, self._reported))
@@ -114,8 +135,7 @@ class Leader:
         )
         round_trips = np.array(self._round_trips, np.float32)
         spent = np.array([self._computing, self._waiting], np.float32).T.copy()
-        self._channel.leader_report(pack_report(header, round_trips, spent, rounds.measured()))
         self._round_trips.clear()
         self._reported, self._rounds_done = counts, 0
         self._computing = self._waiting = [0.0] * workers
-        self._asked = self._asked and occasion is not Occasion.TIME
+        return Account(header, round_trips, spent)

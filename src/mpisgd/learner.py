@@ -12,6 +12,7 @@ from mpisgd.compiled_loops import Float, Rows
 from mpisgd.hogwild_loops import Batches, Steps
 from mpisgd.job import Job
 from mpisgd.messages import unpack_rows
+from mpisgd.preprocessing import Preprocessing
 from mpisgd.scaling import scale
 from mpisgd.schedule import Schedule
 from mpisgd.shard import LearningShard, Shard, ShardBuilder
@@ -35,6 +36,7 @@ class ShardFeed:
         self._builder = ShardBuilder(job.preprocessing)
         self._rng = np.random.default_rng([job.config.seed, channel.rank])
         self._next: Shard | None = None
+        self._column_count = job.column_count
         self._wide = job.wide
         self.names: Keys | None = None
         self.scales: Float | None = None
@@ -55,20 +57,30 @@ class ShardFeed:
             scale(shard.rows, self.scales)
         return LearningShard.shuffled_from(shard, self._rng) if shard is not None else None
 
+    def take_held_out(self) -> Shard | None:
+        """Wait for the part of the held-out rows that comes after the first shard; None when the rows ended instead."""
+        builder = ShardBuilder(Preprocessing(bias=False, normalize=False))  # they are preprocessed
+        self._channel.wait_until(self._is_there, lambda: self._look(builder, self._column_count))
+        part, self._next = self._next, None
+        return part
+
     def ask_next(self) -> None:
         """Let the server begin to send the next sample; to be taken in between turns."""
         self._channel.worker_ask_next_shard()
 
     def look(self) -> bool:
         """Take in one block if one has come; tell whether one had."""
+        return self._look(self._builder, self._feature_count)
+
+    def _look(self, builder: ShardBuilder, columns: int) -> bool:
         content = self._channel.worker_poll_rows()
         if content is None:
             return False
-        header, rows, labels = unpack_rows(content, self._feature_count)
+        header, rows, labels = unpack_rows(content, columns)
         if header.ended:
             self._ended = True
         else:
-            self._next = self._builder.add(header, rows, labels)
+            self._next = builder.add(header, rows, labels)
         return True
 
     def drain(self) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 from mpisgd import vector_loops
 from mpisgd.compiled_loops import LARGEST_FLOAT, Float
 from mpisgd.job import Job
+from mpisgd.svm import Judged
 from mpisgd.vector_loops import TurnSize
 
 # On 35 times RCV1's rows, where one row in 16 moves, two workers come near the objective after 1.55 passes, as one
@@ -59,12 +60,15 @@ def turn_size(job: Job, step_size: float, rows: float, moved: float) -> TurnSize
 class TurnFacts(NamedTuple):
     """What a worker says of its turn to all others, in numbers."""
 
-    rows: float
-    moved: float  # of these rows: took a step
-    shrinking: float  # 1 - its decay
-    computing: float  # s
-    round_trip: float  # s, of the round before; 0: there was none
-    stop: float  # not 0: this round is the last
+    rows: float = 0
+    moved: float = 0  # of these rows: took a step
+    shrinking: float = 0  # 1 - its decay
+    computing: float = 0  # s
+    round_trip: float = 0  # s, of the round before; 0: there was none
+    right: float = 0  # of its held-out rows, by the weights that the round before left, if they are measured
+    losses: float = 0  # see `svm.Judged`
+    measure: float = 0  # not 0: the weights are to be measured after this round
+    stop: float = 0  # not 0: this round is the last
 
 
 class RoundFacts:
@@ -75,13 +79,16 @@ class RoundFacts:
 
     shrinkings, computing, round_trips  of each worker
     all_rows, all_moved, shrinking      of all workers together
-    stop                                whether the round is the last
+    judged                              by all of them
+    measure, stop                       whether to measure after this round; whether it is the last
     """
 
     def __init__(self, turns: Iterable[Sequence[float]]) -> None:
-        rows, moved, self.shrinkings, self.computing, self.round_trips, stops = zip(*turns, strict=True)
+        rows, moved, self.shrinkings, self.computing, self.round_trips, *others = zip(*turns, strict=True)
+        right, losses, measures, stops = others
         self.all_rows, self.all_moved, self.shrinking = int(sum(rows)), sum(moved), sum(self.shrinkings)
-        self.stop = any(stops)
+        self.judged = Judged(int(sum(right)), sum(losses))
+        self.measure, self.stop = any(measures), any(stops)
 
 
 class MergeCounts(NamedTuple):

@@ -6,6 +6,7 @@ Every message is a fixed header followed by arrays; nothing is pickled. Unpacked
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from enum import IntEnum, unique
 from typing import Any, NamedTuple, get_type_hints
 
@@ -27,7 +28,7 @@ class Tag(IntEnum):
     REPLY = 3  # server -> worker: weights that changed, or those asked for; or STOP; of wide rows also the initial ones
     NEXT_SHARD = 4  # worker -> server: has begun on its next sample, wants the one after
     GONE = 5  # worker -> server: has been told to stop and leaves
-    REPORT = 6  # leader -> server: in lock step, what the workers have done, with the weights
+    REPORT = 6  # leader -> server: in lock step, what the workers have done and measured; in the end, the weights
     ORDER = 7  # server -> leader: in lock step, what to do
     TOLD = 8  # leader -> server: numbers that the workers settle something by, or have settled
     COLUMNS = 9  # worker -> server: of wide rows, which columns it has and what it knows of them
@@ -38,7 +39,7 @@ class Tag(IntEnum):
 class Occasion(IntEnum):
     """Why the leader of the workers reports."""
 
-    PASS = 1  # a pass is complete; the leader waits for GO_ON or STOP, half a pass later
+    PASS = 1  # a pass is complete
     TIME = 2  # the server asked
     END = 3  # the last round is over
 
@@ -47,14 +48,12 @@ class Occasion(IntEnum):
 class Order(IntEnum):
     """What the server has to say to the leader of the workers."""
 
-    REPORT = 1  # report after this round
-    GO_ON = 2  # about a pass: go on
-    STOP = 3  # about a pass: stop half a pass after it, so that a run's end does not depend on how long measuring took
-    STOP_NOW = 4  # stop with the next round
+    REPORT = 1  # measure the weights, and report
+    STOP = 2  # stop with the next round
 
 
 class ReportHeader(NamedTuple):
-    """What the leader says with the weights: since the last report, but for the first three."""
+    """What the leader says: since the last report, but for the first three and the last two."""
 
     occasion: int
     rows: int  # processed by all workers since the run began
@@ -67,6 +66,8 @@ class ReportHeader(NamedTuple):
     rounds: int  # the latest, of which round trips follow
     workers: int
     in_memory: bool  # whether rounds are merged in memory that the workers share
+    accuracy: float = 0.0  # of the weights that these rounds left, but for the END: those the server measures
+    objective: float = 0.0
 
 
 class RowsHeader(NamedTuple):
@@ -89,24 +90,25 @@ def _header_dtype(header: type) -> np.dtype[np.void]:
 _REPORT, _ROWS = _header_dtype(ReportHeader), _header_dtype(RowsHeader)
 
 
-def pack_report(header: ReportHeader, round_trips: Float, spent: Float, weights: Float) -> Bytes:
-    """Pack what the workers have done with the weights; all float32.
+def pack_report(header: ReportHeader, round_trips: Float, spent: Float, weights: Sequence[Float]) -> Bytes:
+    """Pack what the workers have done; all float32.
 
     round_trips  s, (rounds, workers)
     spent        s, (workers, 2): each worker's time computing and waiting since the last report
-    weights      (column_count,)
+    weights      of the END: the last ones, and the best after a pass if they are wanted; each (column_count,)
     """
-    arrays = (array.reshape(-1).view(np.uint8) for array in (round_trips, spent, weights))
+    arrays = (array.reshape(-1).view(np.uint8) for array in (round_trips, spent, *weights))
     return np.concatenate([_pack_header(_REPORT, header), *arrays])
 
 
-def unpack_report(message: Bytes) -> tuple[ReportHeader, Float, Float, Float]:
-    """Return the header and what else was packed, in order."""
+def unpack_report(message: Bytes, column_count: int) -> tuple[ReportHeader, Float, Float, Float]:
+    """Return the header and what else was packed, in order; the weights are (0 to 2, column_count)."""
     values, body = _unpack_header(_REPORT, message)
     header, numbers = ReportHeader(*values), body.view(np.float32)
     middle = header.rounds * header.workers
     end = middle + 2 * header.workers
-    return header, numbers[:middle].reshape(-1, header.workers), numbers[middle:end].reshape(-1, 2), numbers[end:]
+    round_trips, spent = numbers[:middle].reshape(-1, header.workers), numbers[middle:end].reshape(-1, 2)
+    return header, round_trips, spent, numbers[end:].reshape(-1, column_count)
 
 
 class Begun(NamedTuple):

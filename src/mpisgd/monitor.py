@@ -28,7 +28,8 @@ class Monitor:
     `in_memory` is whether turns are merged in memory that all ranks (in lock step: all workers) share; none as long as
     that is not known.
     `schedule` are the run's step sizes.
-    `best` is the measurement after a pass with the least objective, `best_weights` what was measured.
+    `best` is the measurement after a pass with the least objective, `best_weights` what was measured; where the workers
+    measure, that is theirs to keep, and to be set in the end.
     """
 
     def __init__(
@@ -137,6 +138,11 @@ class Monitor:
         """Tell whether so many processed rows complete a pass that is not measured yet."""
         return self._job.passes(rows) >= self._next_pass
 
+    def take(self, measured: Measurement, occasion: str) -> None:
+        """Take note of what the workers measured of the weights with all that has been counted."""
+        self._note(occasion)
+        self._record(measured)
+
     def measure_now(self, weights: ScaledVector, occasion: str) -> None:
         """Measure at once: where the run must not depend on how long measuring takes, and at the end."""
         while self._pending is not None:
@@ -146,9 +152,15 @@ class Monitor:
             self._advance()
 
     def _begin(self, weights: ScaledVector, occasion: str) -> None:
+        self._measured_weights = weights
+        self._note(occasion)
+        self._pending = measure_in_steps(weights, self._held_out, self._job.objective)
+
+    def _note(self, occasion: str) -> None:
+        """Note what the weights are that are measured now."""
         config = self._job.config
         seconds = self.seconds if self._merged_at is None else self._merged_at - self._began
-        self._measured_weights, self._at_pass_end = weights, self.at_pass_end(self.rows)
+        self._at_pass_end = self.at_pass_end(self.rows)
         self._next_pass = int(self.passes) + 1
         if occasion == "time":
             self._next_time = (self.seconds // config.eval_interval + 1) * config.eval_interval
@@ -169,7 +181,6 @@ class Monitor:
             "step_size": self.schedule.step_size(self.rows),
             **self.turns.summary(),
         }
-        self._pending = measure_in_steps(weights, self._held_out, self._job.objective)
 
     def _advance(self) -> None:
         assert self._pending is not None  # noqa: S101 - the callers see to it
@@ -184,7 +195,7 @@ class Monitor:
             self._log.metrics(self.last)
         except RunError as error:
             self._fail(error)
-        if self._at_pass_end and not measured.objective >= self.best.get("objective", math.inf):
+        if self._at_pass_end and measured.is_better_than(self.best.get("objective", math.inf)):
             self.best, self.best_weights = self.last, self._measured_weights
         if self.last["occasion"] != "pass":
             self._console.progress(self.last)

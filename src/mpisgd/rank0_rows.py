@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,13 +21,13 @@ from mpisgd.shard import Shard
 from mpisgd.sharding import NOBODY, choose_validation, partition, sample_size
 from mpisgd.sparse_rows import SparseRows, concatenate
 
-# Elements of one message of a sample: 8 bytes each, so about 8 MB.
-SAMPLE_BLOCK_ELEMENTS = 1_000_000
+# Elements of one message of rows that are in memory: 8 bytes each, so about 8 MB.
+BLOCK_ELEMENTS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Rows that no worker sees: those measured on while training, and the test rows, if there are any."""
+    """Rows that no worker learns from: those measured on while training, and the test rows, if there are any."""
 
     measured: Shard
     test: Shard | None
@@ -54,6 +55,7 @@ class RowPlan:
         rows = dataset.splits["train"]
         held_out = np.zeros(rows, np.bool_) if self.measured_split else choose_validation(rows, rng)
         self.learning_rows = rows - int(held_out.sum())
+        self.held_out_rows = dataset.splits[self.measured_split] if self.measured_split else rows - self.learning_rows
         if self.learning_rows < workers:
             raise DataError(
                 f"{dataset.name}: found {self.learning_rows} rows to learn from"
@@ -99,6 +101,14 @@ def scatter_partition(channel: Channel, dataset: Dataset, owner: NDArray[np.int3
                 totals = int(shard_rows[worker]), int(shard_elements[worker])
                 channel.server_send_rows(worker, pack_rows(part.rows, part.labels, *totals))
     return _join(kept, dataset.column_count)
+
+
+def scatter_held_out(channel: Channel, held_out: Shard) -> None:
+    """Send every worker its part of the rows that weights are measured on, which are preprocessed."""
+    bounds = np.linspace(0, len(held_out.rows), len(channel.workers) + 1).astype(int).tolist()
+    for worker, (first, last) in zip(channel.workers, itertools.pairwise(bounds), strict=True):
+        for block in _packed(held_out, np.arange(first, last)):
+            channel.server_send_rows(worker, block)
 
 
 def read_learning_rows(dataset: Dataset, owner: NDArray[np.int32]) -> tuple[Shard, Shard]:
@@ -152,12 +162,15 @@ class SampleSender:
         rng = np.random.default_rng([self._seed, worker, draw + 1])
         rows = len(self._learning.rows)
         chosen = rng.choice(rows, size=sample_size(rows, len(self._channel.workers)), replace=False)
-        lengths = self._learning.rows.lengths(chosen)
-        block_of_row = np.cumsum(lengths, dtype=np.int64) // SAMPLE_BLOCK_ELEMENTS
-        for part in np.split(chosen, np.flatnonzero(np.diff(block_of_row)) + 1):
-            yield pack_rows(
-                self._learning.rows.take(part), self._learning.labels[part], len(chosen), int(lengths.sum())
-            )
+        return _packed(self._learning, chosen)
+
+
+def _packed(shard: Shard, chosen: NDArray[np.int64]) -> Iterator[Bytes]:
+    """Yield the chosen rows in packed blocks; of none, one that says so."""
+    lengths = shard.rows.lengths(chosen)
+    block_of_row = np.cumsum(lengths, dtype=np.int64) // BLOCK_ELEMENTS
+    for part in np.split(chosen, np.flatnonzero(np.diff(block_of_row)) + 1):
+        yield pack_rows(shard.rows.take(part), shard.labels[part], len(chosen), int(lengths.sum()))
 
 
 def _pick(rows: SparseRows, labels: Float, mask: NDArray[np.bool_]) -> Shard:

@@ -1,6 +1,6 @@
-"""The server: rank 0 measures the weights, decides and lets the workers know.
+"""The server: rank 0 knows how good the weights are, decides and lets the workers know.
 
-sync    the workers merge among themselves; measure what their leader reports
+sync    the workers merge, and measure, among themselves; note what their leader reports
 async   in memory (`memory_server`) or by messages (`message_server`)
 all     once there is a reason to stop, let the workers know; return when all have gone
 """
@@ -11,6 +11,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import Channel, Nodes
 from mpisgd.compiled_loops import Float
 from mpisgd.crew import Crew
+from mpisgd.evaluation import Measurement
 from mpisgd.memory_server import MemoryServer
 from mpisgd.message_server import MessageServer
 from mpisgd.messages import Bytes, Occasion, Order, Tag, unpack_report
@@ -42,14 +43,13 @@ def serve(
 
 
 class SyncServer:
-    """Lock step: hears the leader's reports, measures, and gives its orders."""
+    """Lock step: hears the leader's reports, and gives its orders."""
 
     def __init__(self, channel: Channel, monitor: Monitor, crew: Crew, initial: Float) -> None:
         self._channel, self._monitor, self._crew = channel, monitor, crew
         self._weights = initial
         self._orders = 0
-        self._asked = self._ended = False
-        self._stopped: Order | None = None  # the word to stop that was given last
+        self._asked = self._stopped = self._ended = False
 
     def serve(self) -> ScaledVector:
         """Serve until every worker has gone; return the final weights."""
@@ -69,43 +69,36 @@ class SyncServer:
     def _look_at_the_clock(self) -> None:
         """Order what limits, signals and the time between measurements ask for."""
         monitor = self._monitor
-        if self._ended or self._stopped is Order.STOP_NOW:
+        if self._ended or self._stopped:
             return
-        if monitor.check_limits(monitor.rows) or (monitor.stop_reason is not None and self._stopped is None):
-            self._stop(Order.STOP_NOW)
-        elif monitor.is_time() and not self._asked and self._stopped is None:
+        if monitor.check_limits(monitor.rows) or monitor.stop_reason is not None:
+            self._stopped = True
+            self._crew.tell(*self._channel.workers)
+            self._order(Order.STOP)
+        elif monitor.is_time() and not self._asked:
             self._asked = True
             self._order(Order.REPORT)
 
     def _hear(self, report: Bytes) -> None:
-        header, round_trips, spent, self._weights = unpack_report(report)
+        header, round_trips, spent, weights = unpack_report(report, len(self._weights))
         monitor = self._monitor
         monitor.count_rounds(header, round_trips, spent)
         if header.occasion == Occasion.END:
-            self._end()
+            self._weights, *best = weights
+            self._end(best)
             return
         occasion = "pass" if header.occasion == Occasion.PASS else "time"
         self._asked = self._asked and occasion == "pass"
-        if monitor.stop_reason is None:
-            monitor.measure_now(ScaledVector(self._weights), occasion)
-        if occasion == "pass" and self._stopped is None:
-            if monitor.stop_reason is None:
-                self._order(Order.GO_ON)
-            else:
-                self._stop(Order.STOP)
+        monitor.take(Measurement(header.accuracy, header.objective), occasion)
 
-    def _end(self) -> None:
-        self._monitor.check_limits(self._monitor.rows)
-        if self._stopped is None:
-            self._crew.tell(*self._channel.workers)
+    def _end(self, best: list[Float]) -> None:
+        monitor = self._monitor
+        monitor.check_limits(monitor.rows)
+        if best:
+            monitor.best_weights = ScaledVector(best[0])
+        self._crew.tell(*self._channel.workers)
         self._ended = True
         self._channel.server_announce(str(self._orders))
-
-    def _stop(self, order: Order) -> None:
-        if self._stopped is None:
-            self._crew.tell(*self._channel.workers)
-        self._stopped = order
-        self._order(order)
 
     def _order(self, order: Order) -> None:
         self._orders += 1

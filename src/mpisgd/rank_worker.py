@@ -22,9 +22,11 @@ from mpisgd.beginning import (
 )
 from mpisgd.channel import LEADER, Channel
 from mpisgd.compiled_loops import Float
+from mpisgd.held_out_part import HeldOutPart
 from mpisgd.job import NO_JOB, Job
 from mpisgd.leader import Leader
 from mpisgd.learner import Learner, ShardFeed
+from mpisgd.merging import TurnFacts
 from mpisgd.messages import Begun, pack_columns
 from mpisgd.rounds import Rounds, rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
@@ -44,16 +46,16 @@ def work(channel: Channel) -> None:
         return
     job = Job.from_json(announced)
     shards = ShardFeed(channel, job)
+    sync = job.config.mode == "sync"
     first = shards.take()
+    held_out = shards.take_held_out() if sync else None
     if channel.worker_hear() == NO_JOB or first is None:
         shards.drain()
         return
-    sync = job.config.mode == "sync"
     memory = shared_memory_for(channel, job) if sync else (memory_for(channel, job) or node_memory_for(channel, job))
     shards.scales = _scales(channel, job, first)
     if shards.scales is not None:
-        scale(first.rows, shards.scales)
-        first = LearningShard.made_of(first)
+        first = _scaled(first, held_out, shards.scales)
     job = job.with_scaling(scaled=shards.scales is not None)
     by_messages = not sync and (memory is None or not has_server(memory, job))
     beginning, search = _beginning(channel, job, first, shards.names, by_messages=by_messages)
@@ -63,8 +65,8 @@ def work(channel: Channel) -> None:
     learner = Learner(beginning.job, first, shards)
     trial = Trial(beginning, first) if job.config.learning_rate is None else None
     with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
-        if sync:
-            _learn_in_lock_step(channel, beginning, memory, learner, search, trial)
+        if held_out is not None:
+            _learn_in_lock_step(channel, beginning, memory, learner, held_out, search, trial)
         else:
             exchange = exchange_for(channel, beginning, memory, learner.keys())
             _, schedule = _begin(channel, beginning.job, search, trial)
@@ -83,6 +85,14 @@ def _scales(channel: Channel, job: Job, shard: Shard) -> Float | None:
         lambda: _sum_told(channel, column_sums(shard.first(SAMPLE_ROWS).rows)),
         lambda: _sum_told(channel, column_sums(shard.rows)),
     )
+
+
+def _scaled(first: LearningShard, held_out: Shard | None, scales: Float) -> LearningShard:
+    """Return the shard with its columns scaled; it and the held-out rows are scaled in place."""
+    scale(first.rows, scales)
+    if held_out is not None:
+        scale(held_out.rows, scales)
+    return LearningShard.made_of(first)
 
 
 def _sum_told(channel: Channel, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,20 +151,28 @@ def _learn_in_lock_step(
     beginning: Beginning,
     memory: SharedMemory | None,
     learner: Learner,
+    held_out: Shard,
     search: StepSearch,
     trial: Trial | None,
 ) -> None:
     """Learn once all that it takes is there."""
     job, rounds = beginning.job, rounds_for(channel, beginning, memory)
+    part = HeldOutPart(job, rounds, held_out)
     leader = Leader(channel, job, rounds) if channel.rank == LEADER else None
     began, schedule = _begin(channel, job, search, trial)
     if leader is not None:
         leader.begin(began)
-    work_sync(channel, job, learner, rounds, schedule, leader)
+    work_sync(channel, job, learner, rounds, part, schedule, leader)
 
 
 def work_sync(
-    channel: Channel, job: Job, learner: Learner, rounds: Rounds, schedule: Schedule, leader: Leader | None
+    channel: Channel,
+    job: Job,
+    learner: Learner,
+    rounds: Rounds,
+    part: HeldOutPart,
+    schedule: Schedule,
+    leader: Leader | None,
 ) -> None:
     """Take turns in lock step: each round starts from the same weights and ends with all turns merged into them.
 
@@ -164,12 +182,16 @@ def work_sync(
     while not (job.is_done(rounds.rows) or stops):
         step_size = schedule.step_size(rounds.rows)
         turn_began = channel.now()
+        judged = part.judged()
         rows = learner.turn(rounds.local, step_size)
         computing = channel.now() - turn_began
-        facts = rounds.merge(rows, computing, step_size, stop=leader is not None and leader.wants_stop)
+        wants = (leader.wants_measuring, leader.wants_stop) if leader is not None else (False, False)
+        turn = TurnFacts(*rows, 1 - rounds.local.scale, computing, rounds.round_trip, *judged, *wants)
+        facts = rounds.merge(turn, step_size)
         stops = facts.stop
+        part.after_round(facts)
         if leader is not None:
-            leader.after_round(facts)
+            leader.after_round(facts, part.occasion)
     _end_sync(channel, leader)
 
 

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisgd import vector_loops
-from mpisgd.averaging import Latest, made_for
+from mpisgd.averaging import made_for
 from mpisgd.beginning import Beginning
-from mpisgd.channel import LEADER, Channel
+from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
-from mpisgd.learner import TurnRows
 from mpisgd.merging import NOTHING_MERGED, MergeCounts, Merging, RoundFacts, TurnFacts
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
@@ -34,20 +33,19 @@ class Rounds(Protocol):
 
     local           what this worker learns with; after `merge` the common weights and what the threshold held back
     rows            that all workers have processed
+    round_trip      s, of the last round; 0: there was none
     in_memory       whether the common weights are in memory that the workers share
     bytes_each_way  of a turn, as a message
     """
 
     local: ScaledVector
     rows: int
+    round_trip: float
     in_memory: bool
     bytes_each_way: int
 
-    def merge(self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False) -> RoundFacts:
-        """Merge the turns of all workers at this step size; this worker's took these rows and so many seconds.
-
-        `stop` is the leader's word, which all hear, that this round is the last.
-        """
+    def merge(self, turn: TurnFacts, step_size: float) -> RoundFacts:
+        """Merge the turns of all workers, taken at this step size; return what all of them said."""
         ...
 
     @property
@@ -56,7 +54,7 @@ class Rounds(Protocol):
         ...
 
     def measured(self) -> Float:
-        """Return what the run is measured by, float32 (column_count,), valid until the next merge; for the leader."""
+        """Return what the run is measured by, float32 (column_count,), valid until the next merge."""
         ...
 
 
@@ -77,17 +75,16 @@ class ByAllreduce:
         self._mine = np.zeros(_buffer_length(job), np.float32)
         self._sum = np.zeros_like(self._mine)
         self._weights = beginning.weights.copy()
-        self._average = made_for(job, np.zeros(columns, np.float32)) if channel.rank == LEADER else Latest()
-        self._round_trip = 0.0
+        self._average = made_for(job, np.zeros(columns, np.float32))
+        self.round_trip = 0.0
         self.local, self.rows, self.bytes_each_way = ScaledVector(self._weights.copy()), 0, self._mine.nbytes
         self.counts = NOTHING_MERGED
 
-    def merge(self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False) -> RoundFacts:
+    def merge(self, turn: TurnFacts, step_size: float) -> RoundFacts:
         """See `Rounds`."""
         began, local, weights, changes = self._channel.now(), self.local, self._weights, self._mine[: self._columns]
         counts = vector_loops.subtract(local.vector, weights, local.scale, self._threshold, changes)
         held_back = (local.vector - weights) * np.float32(local.scale) - changes if self._threshold > 0 else 0
-        turn = TurnFacts(*rows, 1 - local.scale, computing, self._round_trip, stop)
         self._table(self._mine)[:, self._channel.rank - 1] = *turn, *counts
         self._channel.worker_merge(self._mine, self._sum)
         table = self._table(self._sum).astype(np.float64)
@@ -98,7 +95,7 @@ class ByAllreduce:
         self._average.look(ScaledVector(weights), self.rows)
         np.add(weights, held_back, out=local.vector)
         local.scale = 1.0
-        self._round_trip = self._channel.now() - began
+        self.round_trip = self._channel.now() - began
         return facts
 
     def measured(self) -> Float:
@@ -132,16 +129,16 @@ class InMemory:
         self._part_weights = ScaledVector(self._weights[self._part])
         self._part_counts = NOTHING_MERGED
         self._say(self._merged, NOTHING_MERGED)
-        self._round_trip = 0.0
+        self.round_trip = 0.0
         self.local, self.rows = ScaledVector(self._locals[self._worker, : job.column_count]), 0
         self.local.vector[:] = beginning.weights
         self.bytes_each_way = 4 * _buffer_length(job)
         memory.meet()
 
-    def merge(self, rows: TurnRows, computing: float, step_size: float, *, stop: bool = False) -> RoundFacts:
+    def merge(self, turn: TurnFacts, step_size: float) -> RoundFacts:
         """See `Rounds`."""
         began = self._channel.now()
-        self._say(self._turns, TurnFacts(*rows, 1 - self.local.scale, computing, self._round_trip, stop))
+        self._say(self._turns, turn)
         self._memory.meet()
         facts = RoundFacts(self._turns.tolist())
         merged = self._merging.merge_part(self._locals, self._weights, self._part, facts, step_size, self._threshold)
@@ -151,7 +148,7 @@ class InMemory:
         self._average.look(self._part_weights, self.rows)
         self._memory.meet()
         self.local.scale = 1.0
-        self._round_trip = self._channel.now() - began
+        self.round_trip = self._channel.now() - began
         return facts
 
     @property

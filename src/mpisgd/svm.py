@@ -104,6 +104,9 @@ class Judged(NamedTuple):
     losses: float
 
 
+NOTHING_JUDGED = Judged(0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What is minimised, and how the bias learns: with a step size of bias_step eta in the place of eta."""

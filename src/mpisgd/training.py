@@ -35,6 +35,7 @@ from mpisgd.rank0_rows import (
     SampleSender,
     read_learning_rows,
     read_split,
+    scatter_held_out,
     scatter_partition,
 )
 from mpisgd.rank0_server import serve
@@ -175,7 +176,8 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
         config = replace(config, scale_columns=model.config.scale_columns)
     plan = RowPlan(dataset, config, len(channel.workers))
     row_length = float(dataset.row_lengths("train").mean())
-    job = Job.planned(config, dataset.column_count, plan.learning_rows, len(channel.workers), row_length)
+    rows = plan.learning_rows, len(channel.workers), row_length, plan.held_out_rows
+    job = Job.planned(config, dataset.column_count, *rows)
     initial = _initial_weights(job, dataset, model)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory
@@ -233,8 +235,10 @@ def _words(preprocessing: Preprocessing) -> str:
 
 
 def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> tuple[HeldOut, SampleSender | None]:
-    """Send the shards, or the first samples, and read what is held out while the workers shuffle theirs."""
-    prepare = job.preprocessing
+    """Send the shards, or the first samples; read what is held out while the workers shuffle theirs.
+
+    In lock step they measure together, so each is sent a part of that as well.
+    """
     samples = None
     if job.config.sharding == "partition":
         nobodys = scatter_partition(channel, dataset, plan.owner)
@@ -245,9 +249,18 @@ def _send_rows(channel: Channel, job: Job, dataset: Dataset, plan: RowPlan) -> t
         for worker in channel.workers:
             samples.begin(worker)
         samples.finish()
+    held_out = _held_out(dataset, plan.measured_split, nobodys, job.preprocessing)
+    if job.config.mode == "sync":
+        scatter_held_out(channel, held_out.measured)
+        channel.wait_until_sent()
+    return held_out, samples
+
+
+def _held_out(dataset: Dataset, measured_split: str | None, nobodys: Shard, prepare: Preprocessing) -> HeldOut:
+    """Return what is held out; measured are the training rows of nobody where the file has no split for it."""
     test = read_split(dataset, "test", prepare) if dataset.splits.get("test") else None
-    if plan.measured_split is None:
-        return HeldOut(Shard(prepare.apply(nobodys.rows).narrow(), nobodys.labels), test), samples
-    if plan.measured_split == "test" and test is not None:
-        return HeldOut(test, test), samples
-    return HeldOut(read_split(dataset, plan.measured_split, prepare), test), samples
+    if measured_split is None:
+        return HeldOut(Shard(prepare.apply(nobodys.rows).narrow(), nobodys.labels), test)
+    if measured_split == "test" and test is not None:
+        return HeldOut(test, test)
+    return HeldOut(read_split(dataset, measured_split, prepare), test)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mpisgd.beginning import SAMPLE_ROWS, Beginning
 from mpisgd.channel import Channel, Nodes
-from mpisgd.learner import TurnRows
+from mpisgd.merging import TurnFacts
 from mpisgd.rounds import rounds_for
 from mpisgd.shard import LearningShard
 from mpisgd.shared_memory import SharedMemory
@@ -68,7 +68,7 @@ def _row_seconds(channel: Channel, beginning: Beginning, shard: LearningShard, s
 def _sync_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:
     """Return the time of a round in which nobody has changed anything."""
     rounds = rounds_for(channel, beginning, memory)
-    return _median_seconds(channel, lambda: rounds.merge(TurnRows(0, 0), computing=0.0, step_size=0.0))
+    return _median_seconds(channel, lambda: rounds.merge(TurnFacts(), step_size=0.0))
 
 
 def _async_seconds(channel: Channel, beginning: Beginning, memory: SharedMemory | None) -> float:

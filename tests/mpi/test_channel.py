@@ -56,7 +56,7 @@ def test_merge_sums_what_the_workers_have(channel: Channel):
 
 
 def test_the_leader_reports_and_hears_orders_in_turn(channel: Channel):
-    orders = [Order.REPORT, Order.GO_ON, Order.STOP]
+    orders = [Order.REPORT, Order.REPORT, Order.STOP]
     if channel.rank == SERVER:
         for order in orders:
             channel.server_order(order)

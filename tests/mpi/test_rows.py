@@ -14,8 +14,8 @@ from mpisgd.config import Config
 from mpisgd.data.dataset import MemoryDataset
 from mpisgd.job import Job
 from mpisgd.learner import ShardFeed
-from mpisgd.messages import pack_rows_end
-from mpisgd.rank0_rows import RowPlan, SampleSender, read_learning_rows, scatter_partition
+from mpisgd.messages import pack_rows, pack_rows_end
+from mpisgd.rank0_rows import RowPlan, SampleSender, read_learning_rows, scatter_held_out, scatter_partition
 from mpisgd.shard import Shard
 from mpisgd.sharding import sample_size
 from mpisgd.sparse_rows import SparseRows
@@ -73,8 +73,34 @@ def test_a_partition_gives_every_row_to_one_worker_or_keeps_it(channel: Channel,
         assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("rows", [1, 7, 400])
+def test_every_worker_is_sent_a_part_of_the_held_out_rows_after_its_shard(channel, monkeypatch, rows):
+    """Also where there are fewer than workers, and where they come in several blocks."""
+    monkeypatch.setattr("mpisgd.rank0_rows.BLOCK_ELEMENTS", 50)
+    all_rows = Shard(*made_rows()._parts["train"])
+    job = Job(Config(bias=True, normalize=True), COLUMNS - 1, 1)  # what is held out is preprocessed already
+    if channel.rank == SERVER:
+        for worker in channel.workers:
+            channel.server_send_rows(worker, pack_rows(all_rows.rows.part(0, 3), all_rows.labels[:3], 3, 9))
+        scatter_held_out(channel, all_rows.first(rows))
+        channel.wait_until_sent()
+        part = all_rows.first(0)
+    else:
+        feed = ShardFeed(channel, job)
+        first, received = feed.take(), feed.take_held_out()
+        assert first is not None
+        assert received is not None
+        assert len(first.rows) == 3
+        part = received
+    parts = MPI.COMM_WORLD.gather(dense(part))
+    if channel.rank == SERVER:
+        np.testing.assert_array_equal(np.vstack(parts), dense(all_rows.first(rows)))
+        sizes = [len(part) for part in parts[1:]]
+        assert max(sizes) - min(sizes) <= 1
+
+
 def test_samples_come_anew_and_in_whole(channel: Channel, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mpisgd.rank0_rows.SAMPLE_BLOCK_ELEMENTS", 50)
+    monkeypatch.setattr("mpisgd.rank0_rows.BLOCK_ELEMENTS", 50)
     config = Config(bias=False, sharding="sample", seed=8)
     samples = 3
     size = sample_size(ROWS - round(0.05 * ROWS), len(channel.workers))

@@ -17,7 +17,7 @@ from mpisgd.beginning import Beginning
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.learner import TurnRows
+from mpisgd.merging import TurnFacts
 from mpisgd.rounds import ByAllreduce, InMemory, Rounds, rounds_for, shared_memory_for
 from mpisgd.shared_memory import Shape
 from mpisgd.shared_weights import SharedWeights, memory_for
@@ -142,21 +142,33 @@ def test_rounds_in_memory_are_those_by_allreduce(channel: Channel, columns: int,
 
 
 def merged(channel: Channel, some: Rounds) -> list[np.ndarray]:
-    """Return, after three rounds, a worker's weights, and what the leader measures and counted in each."""
+    """Return, after three rounds, a worker's weights, what is measured, and what the leader counted in each."""
     counts = [some.counts]
     for turn in range(3):
         some.local.vector += channel.rank * np.sin(np.arange(len(some.local.vector)) + turn, dtype=np.float32)
         some.local.scale *= 0.99**channel.rank
-        facts = some.merge(TurnRows(channel.rank, 1), computing=channel.rank / 2, step_size=0.1, stop=turn == 2)
-        assert facts.stop == (turn == 2)
+        said = TurnFacts(
+            channel.rank,
+            moved=1,
+            shrinking=1 - some.local.scale,
+            computing=channel.rank / 2,
+            round_trip=some.round_trip,
+            right=2 * channel.rank,
+            losses=channel.rank / 4,
+            measure=channel.rank == LEADER and turn == 1,
+            stop=channel.rank == LEADER and turn == 2,
+        )
+        facts = some.merge(said, step_size=0.1)
+        assert (facts.measure, facts.stop) == (turn == 1, turn == 2)
+        assert facts.judged == (2 * sum(channel.workers), sum(channel.workers) / 4)
         assert (facts.all_rows, facts.all_moved) == (sum(channel.workers), len(channel.workers))
         assert list(facts.computing) == [worker / 2 for worker in channel.workers]
         np.testing.assert_allclose(facts.shrinkings, [1 - 0.99**worker for worker in channel.workers], rtol=1e-5)
         assert all(facts.round_trips) == (turn > 0)
         counts.append(some.counts)
-    found = [some.local.vector.copy()]
+    found = [some.local.vector.copy(), some.measured().copy()]
     if channel.rank == LEADER:
-        found += [some.measured().copy(), np.diff(counts, axis=0)]
+        found.append(np.diff(counts, axis=0))
     channel.worker_merge(np.zeros(1, np.float32), np.zeros(1, np.float32))  # nobody begins anew before it has looked
     assert some.rows == 3 * sum(channel.workers)
     return found

@@ -16,6 +16,7 @@ from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
+from mpisgd.preprocessing import Preprocessing
 from mpisgd.rank0_rows import RowPlan
 from mpisgd.sharding import NOBODY
 from mpisgd.training import train
@@ -89,6 +90,39 @@ def test_the_target_ends_a_run(channel, tmp_path, data, way):
         shutdown = next(event for event in result.events if event["event"] == "shutdown")
         assert shutdown["reason"] == "target_accuracy"
         assert any(line["accuracy"] >= 0.6 for line in result.metrics)
+
+
+@pytest.mark.parametrize("memory", ["auto", "never"])
+def test_workers_in_lock_step_measure_what_the_server_measures_in_the_end(channel, tmp_path, data, memory):
+    """The longer run begins with the shorter one."""
+    arguments = ("--data", str(data), *SYNC, "--shared-memory", memory, *SMALL)
+    for passes in (1, 2):
+        longer = run(channel, tmp_path / f"longer{passes}", *arguments, "--passes", "4")
+        shorter = run(channel, tmp_path / f"shorter{passes}", *arguments, "--passes", str(passes))
+        if longer and shorter:
+            measured, last = longer.metrics[passes - 1], shorter.metrics[-1]
+            assert (measured["occasion"], last["occasion"]) == ("pass", "end")
+            for name in ("rows", "passes", "updates", "changes", "accuracy", "merge_weight"):
+                assert measured[name] == last[name]
+            assert measured["objective"] == pytest.approx(last["objective"], rel=1e-5)
+
+
+@ALL_WAYS
+def test_the_weights_kept_are_those_that_were_best_after_a_pass(channel, tmp_path, data, way):
+    arguments = ("--data", str(data), *way, *SMALL, "--learning-rate", "30", "--no-averaging")
+    early = (*arguments, "--patience", "3", "--passes", "40")
+    result = run(channel, tmp_path / "run", *early)
+    if result:
+        best = min(result.metrics, key=lambda line: line["objective"])
+        assert result.events[-1]["kept_passes"] == best["passes"]
+        assert "async" in way or best["passes"] < result.metrics[-1]["passes"]  # as the same seed ends the same way
+        dataset = open_dataset(data, split_for_text="train")
+        config = config_of(tmp_path / "run")
+        held_out = RowPlan(dataset, config, len(channel.workers)).owner == NOBODY
+        (block,) = dataset.blocks("train")
+        rows = Preprocessing(config.bias, config.normalize).apply(block.rows)
+        right = rows.margins(result.weights, 0, len(rows)) * block.labels > 0
+        assert np.mean(right[held_out]) == best["accuracy"] == result.events[-1]["measured"]
 
 
 @ALL_WAYS

@@ -27,13 +27,14 @@ def part_of(rounds: Any, **settings: Any) -> HeldOutPart:
     return HeldOutPart(job, rounds, Shard(rows, np.array([1, 1, -1], np.float32)))
 
 
-def occasions(rows_of_rounds: list[int], asked: set[int], stopped: int | None = None) -> list[Occasion | None]:
-    """Return why the weights are measured after each round; some are asked for, one is told to be the last."""
+def occasions(rows_of_rounds: list[int], asked: set[int]) -> list[Occasion | None]:
+    """Return why the weights are measured after each of the rounds, before which some asked for it."""
     rounds = SimpleNamespace(rows=0)
-    part, found = part_of(rounds, passes=5), []
+    part, found = part_of(rounds), []
     for number, rows in enumerate(rows_of_rounds):
         rounds.rows += rows
-        part.after_round(RoundFacts([TurnFacts(rows=rows, measure=number in asked, stop=number == stopped)]))
+        facts = RoundFacts([TurnFacts(rows=rows, measure=number in asked)])
+        part.after_round(facts, last=number == len(rows_of_rounds) - 1)
         found.append(part.occasion)
     return found
 
@@ -42,22 +43,22 @@ PASS, TIME = Occasion.PASS, Occasion.TIME
 
 
 @pytest.mark.parametrize(
-    ("rows", "asked", "stopped", "expected"),
+    ("rows", "asked", "expected"),
     [
-        ([60, 60, 60, 60], set(), None, [None, PASS, None, PASS]),
-        ([250, 40, 20], set(), None, [PASS, None, PASS]),  # passes that ended in one round are one
-        ([60, 60, 60], {0, 1, 2}, None, [TIME, PASS, TIME]),
-        ([200, 200, 200], set(), None, [PASS, PASS, None]),  # the last weights are the server's to measure
-        ([100, 100], {1}, 1, [PASS, None]),
+        ([60, 60, 60, 60, 60], set(), [None, PASS, None, PASS, None]),
+        ([250, 40, 20, 5], set(), [PASS, None, PASS, None]),  # passes that ended in one round are one
+        ([60, 60, 60, 5], {0, 1, 2}, [TIME, PASS, TIME, None]),
+        ([200, 200], set(), [PASS, None]),  # the last weights are the server's to measure
+        ([90, 5], {1}, [None, None]),
     ],
 )
-def test_weights_are_measured_after_passes_and_when_asked(rows, asked, stopped, expected) -> None:
-    assert occasions(rows, asked, stopped) == expected
+def test_weights_are_measured_after_passes_and_when_asked(rows, asked, expected) -> None:
+    assert occasions(rows, asked) == expected
 
 
 def test_a_part_is_judged_by_what_the_run_is_measured_by() -> None:
     rounds = SimpleNamespace(rows=ROWS, measured=lambda: np.array([2, -1, 0.5], np.float32))
     part = part_of(rounds)
     assert part.judged() == NOTHING_JUDGED
-    part.after_round(RoundFacts([TurnFacts(rows=ROWS)]))
+    part.after_round(RoundFacts([TurnFacts(rows=ROWS)]), last=False)
     assert part.judged() == (1, 0 + 2 + 1.5)

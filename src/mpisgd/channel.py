@@ -196,9 +196,9 @@ class Channel:
         """Return memory that all workers share, if they can: see `SharedMemory.of`. Collective among the workers."""
         return SharedMemory.of(self._crew, shapes, self._move_messages, willing=willing)
 
-    def leader_report(self, report: Bytes) -> None:
-        """Send the server a packed report; waits only until it has taken the one before, so that no more pile up."""
-        self._wait_until_left(SERVER, Tag.REPORT)
+    def leader_report(self, report: Bytes, meanwhile: Work) -> None:
+        """Send the server a packed report; waits until it has taken the one before, so that they do not pile up."""
+        self.wait_until(lambda: self._has_left(SERVER, Tag.REPORT), meanwhile)
         self._sends[SERVER, Tag.REPORT] = (self._comm.Issend(report, SERVER, Tag.REPORT), report)
 
     def server_order(self, order: Order) -> None:

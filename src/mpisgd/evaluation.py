@@ -28,10 +28,6 @@ class Measurement:
         """Return what so many rows, by which the weights were judged, and their penalty make."""
         return cls(judged.right / rows, penalty + judged.losses / rows)
 
-    def is_better_than(self, objective: float) -> bool:
-        """Tell whether this objective is less, or none at all."""
-        return not self.objective >= objective
-
 
 def measure_in_steps(weights: ScaledVector, held_out: Shard, objective: Objective) -> Iterator[Measurement | None]:
     """Measure the weights on preprocessed rows, one step each time it is asked; the last yields the result.

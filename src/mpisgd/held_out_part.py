@@ -25,14 +25,12 @@ class HeldOutPart:
         self._next_pass = 1
         self.occasion: Occasion | None = None
 
-    def after_round(self, facts: RoundFacts) -> None:
-        """See whether the weights are to be measured; the last ones of a run are by the server."""
-        rows, self.occasion = self._rounds.rows, None
-        if facts.stop or self._job.is_done(rows):
-            return
-        if self._job.passes(rows) >= self._next_pass:
-            self._next_pass, self.occasion = int(self._job.passes(rows)) + 1, Occasion.PASS
-        elif facts.measure:
+    def after_round(self, facts: RoundFacts, *, last: bool) -> None:
+        """See whether the weights are to be measured; those that the last round leaves are by the server."""
+        passes, self.occasion = self._job.passes(self._rounds.rows), None
+        if passes >= self._next_pass and not last:
+            self._next_pass, self.occasion = int(passes) + 1, Occasion.PASS
+        elif facts.measure and not last:
             self.occasion = Occasion.TIME
 
     def judged(self) -> Judged:

@@ -138,8 +138,8 @@ class Job:
         return passes_are_done(self.config, self.passes(rows))
 
     @property
-    def stops_early(self) -> bool:
-        """Whether the run ends when learning no longer helps, and keeps the weights that were best after a pass."""
+    def keeps_best(self) -> bool:
+        """Whether the run leaves the weights that were best after a pass, and not the last ones."""
         return self.config.eval_split == "validation" and self.config.patience is not None
 
     def with_scaling(self, *, scaled: bool) -> Job:

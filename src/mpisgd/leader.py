@@ -3,8 +3,8 @@
 All workers have, or share, the same weights, and measure them together (`held_out_part`). The leader adds up what they
 found, lets the server know, and goes by the same rule as the server whether to go on. In between it listens for the
 word to measure, or to stop, which the next round carries to the others. It waits for nothing but that the server has
-taken the last report: so where passes, patience or a target end a run, the same seed on the same ranks gives the same
-run every time, however busy the server is.
+taken the last report: so where passes, patience or a target met after a pass end a run, the same seed on the same ranks
+gives the same run every time, however busy the server is.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ class Account(NamedTuple):
     spent: Float
 
 
+class Measuring(NamedTuple):
+    """Weights that are being measured: the next round brings what all workers found."""
+
+    account: Account  # until these weights
+    penalty: float
+    weights: Float | None  # a copy, if they may be the ones to keep
+
+
 class Leader:
     """Keeps account of the rounds, reports, and hears orders.
 
@@ -52,11 +60,9 @@ class Leader:
         self._reported = rounds.counts
         self._computing = self._waiting = [0.0] * workers  # s, since the last report
         self._rounds_done = 0  # since then
-        self._measured: Account | None = None  # until the weights it ends with, which are measured now
-        self._penalty = 0.0  # of these weights
-        self._weights: Float | None = None  # these, if they may be the best after a pass
-        self._best: Float | None = None
-        self._least = math.inf  # objective, of the best
+        self._measuring: Measuring | None = None
+        self._best: Float | None = None  # of the weights after a pass, if they are to be kept
+        self._least = math.inf  # objective, after a pass
         self._orders_heard = 0
         self.wants_measuring = self.wants_stop = False
 
@@ -67,9 +73,9 @@ class Leader:
     def after_round(self, facts: RoundFacts, occasion: Occasion | None) -> None:
         """Take the round just merged into account; the `occasion` is why the weights it left are measured, if so."""
         self._merged_at = self._channel.now()
-        if self._measured is not None:
-            self._report_measured(self._measured, facts.judged)
-            self._measured = None
+        if self._measuring is not None:
+            self._report_measured(self._measuring, facts.judged)
+            self._measuring = None
         if all(facts.round_trips):  # before the first round there was none
             self._round_trips.append(facts.round_trips)
         self._computing = list(map(operator.add, self._computing, facts.computing))
@@ -82,7 +88,7 @@ class Leader:
     def finish(self) -> None:
         """Report the end, when the last round is over, with the weights and the best after a pass that are wanted."""
         best = [] if self._best is None else [self._best]
-        self._channel.leader_report(pack_report(*self._close_account(Occasion.END), [self._rounds.measured(), *best]))
+        self._send(self._close_account(Occasion.END), [self._rounds.measured(), *best])
 
     def drain(self, orders: int) -> None:
         """Hear out the server, which has sent so many orders, so that nothing sent is left unreceived."""
@@ -91,30 +97,32 @@ class Leader:
     def _listen(self) -> bool:
         """Hear what the server has said; tell whether it was anything."""
         order = self._channel.leader_poll_order()
-        self.wants_measuring = self.wants_measuring or order is Order.REPORT
+        self.wants_measuring = self.wants_measuring or order is Order.MEASURE
         self.wants_stop = self.wants_stop or order is Order.STOP
         self._orders_heard += order is not None
         return order is not None
 
     def _begin_measuring(self, occasion: Occasion) -> None:
-        """Keep what is to be said of the weights once the next round has brought what all found."""
-        self._measured, weights = self._close_account(occasion), self._rounds.measured()
-        self._penalty = self._job.objective.penalty(ScaledVector(weights))
-        if occasion is Occasion.TIME:
-            self.wants_measuring = False
-        elif self._job.stops_early:
-            self._weights = weights.copy()
+        weights, at_pass_end = self._rounds.measured(), occasion is Occasion.PASS
+        penalty = self._job.objective.penalty(ScaledVector(weights))
+        kept = weights.copy() if at_pass_end and self._job.keeps_best else None
+        self._measuring = Measuring(self._close_account(occasion), penalty, kept)
+        self.wants_measuring = self.wants_measuring and at_pass_end
 
-    def _report_measured(self, account: Account, judged: Judged) -> None:
-        measured = Measurement.of(judged, self._job.held_out_rows, self._penalty)
-        at_pass_end = account.header.occasion == Occasion.PASS
-        if at_pass_end and measured.is_better_than(self._least):
-            self._least, self._best = measured.objective, self._weights
-        passes = self._job.passes(account.header.rows)
+    def _report_measured(self, measuring: Measuring, judged: Judged) -> None:
+        measured = Measurement.of(judged, self._job.held_out_rows, measuring.penalty)
+        header = measuring.account.header
+        at_pass_end = header.occasion == Occasion.PASS
+        if at_pass_end and measured.objective < self._least:
+            self._least, self._best = measured.objective, measuring.weights
+        passes = self._job.passes(header.rows)
         if self._rule.after_measurement(measured.accuracy, measured.objective, passes, at_pass_end=at_pass_end):
             self.wants_stop = True
-        header = account.header._replace(accuracy=measured.accuracy, objective=measured.objective)
-        self._channel.leader_report(pack_report(header, account.round_trips, account.spent, []))
+        header = header._replace(accuracy=measured.accuracy, objective=measured.objective)
+        self._send(measuring.account._replace(header=header), [])
+
+    def _send(self, account: Account, weights: list[Float]) -> None:
+        self._channel.leader_report(pack_report(*account, weights), self._listen)
 
     def _close_account(self, occasion: Occasion) -> Account:
         rounds, workers = self._rounds, len(self._computing)

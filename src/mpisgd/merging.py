@@ -63,7 +63,7 @@ class TurnFacts(NamedTuple):
     rows: float = 0
     moved: float = 0  # of these rows: took a step
     shrinking: float = 0  # 1 - its decay
-    computing: float = 0  # s
+    computing: float = 0  # s, with measuring
     round_trip: float = 0  # s, of the round before; 0: there was none
     right: float = 0  # of its held-out rows, by the weights that the round before left, if they are measured
     losses: float = 0  # see `svm.Judged`

@@ -37,7 +37,7 @@ class Tag(IntEnum):
 
 @unique
 class Occasion(IntEnum):
-    """Why the leader of the workers reports."""
+    """Why the workers measure the weights in lock step, and their leader reports."""
 
     PASS = 1  # a pass is complete
     TIME = 2  # the server asked
@@ -48,7 +48,7 @@ class Occasion(IntEnum):
 class Order(IntEnum):
     """What the server has to say to the leader of the workers."""
 
-    REPORT = 1  # measure the weights, and report
+    MEASURE = 1  # measure the weights after the next round, and report
     STOP = 2  # stop with the next round
 
 
@@ -94,7 +94,7 @@ def pack_report(header: ReportHeader, round_trips: Float, spent: Float, weights:
     """Pack what the workers have done; all float32.
 
     round_trips  s, (rounds, workers)
-    spent        s, (workers, 2): each worker's time computing and waiting since the last report
+    spent        s, (workers, 2): each worker's time computing, or measuring, and waiting since the last report
     weights      of the END: the last ones, and the best after a pass if they are wanted; each (column_count,)
     """
     arrays = (array.reshape(-1).view(np.uint8) for array in (round_trips, spent, *weights))

@@ -144,7 +144,7 @@ class Monitor:
         self._record(measured)
 
     def measure_now(self, weights: ScaledVector, occasion: str) -> None:
-        """Measure at once: where the run must not depend on how long measuring takes, and at the end."""
+        """Measure at once, in the end."""
         while self._pending is not None:
             self._advance()
         self._begin(weights, occasion)
@@ -195,7 +195,7 @@ class Monitor:
             self._log.metrics(self.last)
         except RunError as error:
             self._fail(error)
-        if self._at_pass_end and measured.is_better_than(self.best.get("objective", math.inf)):
+        if self._at_pass_end and measured.objective < self.best.get("objective", math.inf):
             self.best, self.best_weights = self.last, self._measured_weights
         if self.last["occasion"] != "pass":
             self._console.progress(self.last)

@@ -29,11 +29,12 @@ def serve(
     weights: SharedWeights | ServerWeights | None,
     nodes: Nodes,
 ) -> ScaledVector:
-    """Measure what the workers learn and say when to stop; return the final weights when all have gone.
+    """Keep account of what the workers learn and say when to stop; return the final weights when all have gone.
 
-    In lock step the workers merge their turns among themselves. Otherwise every one learns at its own pace, with
-    `weights` in memory that all ranks share, or this rank's own, by messages from each of the `nodes`; updates that
-    were under way when the reason to stop came are merged as well; what a node has merged since its last one is lost.
+    In lock step the workers merge their turns, and measure, among themselves. Otherwise every one learns at its own
+    pace, with `weights` in memory that all ranks share, or this rank's own, by messages from each of the `nodes`;
+    updates that were under way when the reason to stop came are merged as well; what a node has merged since its last
+    one is lost.
     """
     if weights is None:
         return SyncServer(channel, monitor, crew, beginning.weights).serve()
@@ -77,7 +78,7 @@ class SyncServer:
             self._order(Order.STOP)
         elif monitor.is_time() and not self._asked:
             self._asked = True
-            self._order(Order.REPORT)
+            self._order(Order.MEASURE)
 
     def _hear(self, report: Bytes) -> None:
         header, round_trips, spent, weights = unpack_report(report, len(self._weights))

@@ -64,7 +64,7 @@ def work(channel: Channel) -> None:
         beginning = beginning.with_turns_worth(turn_cost.worth_an_exchange(costs))
     learner = Learner(beginning.job, first, shards)
     trial = Trial(beginning, first) if job.config.learning_rate is None else None
-    with np.errstate(all="ignore"):  # weights that diverge are noticed, and reported, by the server
+    with np.errstate(all="ignore"):  # weights that diverge are noticed by their objective
         if held_out is not None:
             _learn_in_lock_step(channel, beginning, memory, learner, held_out, search, trial)
         else:
@@ -178,8 +178,8 @@ def work_sync(
 
     Changes that the threshold holds back stay in this worker's own weights, and so in its next turn's changes.
     """
-    stops = False
-    while not (job.is_done(rounds.rows) or stops):
+    last = False
+    while not last:
         step_size = schedule.step_size(rounds.rows)
         turn_began = channel.now()
         judged = part.judged()
@@ -188,8 +188,8 @@ def work_sync(
         wants = (leader.wants_measuring, leader.wants_stop) if leader is not None else (False, False)
         turn = TurnFacts(*rows, 1 - rounds.local.scale, computing, rounds.round_trip, *judged, *wants)
         facts = rounds.merge(turn, step_size)
-        stops = facts.stop
-        part.after_round(facts)
+        last = facts.stop or job.is_done(rounds.rows)
+        part.after_round(facts, last=last)
         if leader is not None:
             leader.after_round(facts, part.occasion)
     _end_sync(channel, leader)

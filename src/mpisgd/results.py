@@ -115,7 +115,7 @@ def best_measured(weights: ScaledVector, job: Job, monitor: Monitor, console: Co
 
     """
     last, best = monitor.last, monitor.best
-    if job.stops_early and best and not last["objective"] <= best["objective"]:
+    if job.keeps_best and best and not last["objective"] <= best["objective"]:
         if not last["objective"] <= ASTRAY * best["objective"]:
             console.say(
                 f"the objective rose from {best['objective']:.4g} after {best['passes']:.2f} passes to"

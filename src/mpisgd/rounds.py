@@ -62,7 +62,7 @@ class ByAllreduce:
     """`Rounds` among any workers.
 
     The buffer that is added up is all changes, and for each worker its `TurnFacts` and counts, where others have zeros:
-    in float32, so exact up to 2^24.
+    in float32, so counts are exact up to 2^24.
     """
 
     in_memory = False

@@ -49,3 +49,15 @@ def data(tmp_path: Path) -> Path:
             label = "+1" if values @ direction[columns] > 0 else "-1"
             file.write(" ".join([label, *(f"{c + 1}:{v}" for c, v in zip(columns, values, strict=True))]) + "\n")
     return path
+
+
+@pytest.fixture
+def uneven(data: Path) -> Path:
+    """The same rows with columns of very different sizes."""
+    sizes = 10.0 ** np.array([0, 2, -2, 1, -1, 3])  # again and again
+    path = data.with_name("uneven.svm")
+    with path.open("w") as file:
+        for label, *elements in map(str.split, data.read_text().splitlines()):
+            pairs = ((int(column), float(value)) for column, value in (element.split(":") for element in elements))
+            file.write(" ".join([label, *(f"{c}:{v * sizes[c % len(sizes)]:.6g}" for c, v in pairs)]) + "\n")
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 from mpisgd.channel import LEADER, SERVER, Channel
 from mpisgd.messages import Order, Tag
@@ -56,7 +57,7 @@ def test_merge_sums_what_the_workers_have(channel: Channel):
 
 
 def test_the_leader_reports_and_hears_orders_in_turn(channel: Channel):
-    orders = [Order.REPORT, Order.REPORT, Order.STOP]
+    orders = [Order.MEASURE, Order.MEASURE, Order.STOP]
     if channel.rank == SERVER:
         for order in orders:
             channel.server_order(order)
@@ -67,8 +68,30 @@ def test_the_leader_reports_and_hears_orders_in_turn(channel: Channel):
     elif channel.rank == LEADER:
         for order in orders:
             assert wait_for(channel, channel.leader_poll_order) is order
-            channel.leader_report(np.full(100_000, order, np.uint8))
+            channel.leader_report(np.full(100_000, order, np.uint8), lambda: False)
         assert channel.leader_poll_order() is None
+        channel.wait_until_sent()
+
+
+def test_no_more_reports_than_one_wait_for_the_server(channel: Channel):
+    """Small ones as well, which MPI would let go at once; the leader does other work until the first is taken."""
+    report = np.zeros(8, np.uint8)
+    if channel.rank == SERVER:
+        wait_for(channel, lambda: MPI.COMM_WORLD.Iprobe(LEADER) or None)  # the leader has sent one, and has another
+        MPI.COMM_WORLD.recv(source=LEADER)
+        assert [wait_for(channel, channel.server_poll).tag for _ in range(2)] == [Tag.REPORT] * 2
+    elif channel.rank == LEADER:
+        told = []
+
+        def tell_server() -> bool:
+            if not told:
+                told.append(MPI.COMM_WORLD.isend("go on", SERVER))
+            return False
+
+        channel.leader_report(report, lambda: False)
+        channel.leader_report(report, tell_server)
+        assert told, "the second report did not wait"
+        told[0].wait()
         channel.wait_until_sent()
 
 

@@ -10,16 +10,16 @@ import pytest
 from mpi4py import MPI
 from runs import SMALL, run
 
-from mpisgd import rank_worker
+from mpisgd import rank_worker, training
 from mpisgd.channel import SERVER, Channel
 from mpisgd.config import Config
 from mpisgd.data.dataset import Block, MemoryDataset, open_dataset
 from mpisgd.errors import DataError
 from mpisgd.interrupt import Interrupt
+from mpisgd.messages import pack_rows
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.rank0_rows import RowPlan
 from mpisgd.sharding import NOBODY
-from mpisgd.training import train
 from mpisgd.turns import turn_rows
 from slow_twin import twin_run, twin_sync
 
@@ -93,9 +93,10 @@ def test_the_target_ends_a_run(channel, tmp_path, data, way):
 
 
 @pytest.mark.parametrize("memory", ["auto", "never"])
-def test_workers_in_lock_step_measure_what_the_server_measures_in_the_end(channel, tmp_path, data, memory):
+@pytest.mark.parametrize("option", [(), ("--scale-columns", "never"), ("--sharding", "sample")], ids=" ".join)
+def test_workers_in_lock_step_measure_what_the_server_measures_in_the_end(channel, tmp_path, uneven, memory, option):
     """The longer run begins with the shorter one."""
-    arguments = ("--data", str(data), *SYNC, "--shared-memory", memory, *SMALL)
+    arguments = ("--data", str(uneven), *SYNC, "--shared-memory", memory, *SMALL, *option)
     for passes in (1, 2):
         longer = run(channel, tmp_path / f"longer{passes}", *arguments, "--passes", "4")
         shorter = run(channel, tmp_path / f"shorter{passes}", *arguments, "--passes", str(passes))
@@ -118,11 +119,13 @@ def test_the_weights_kept_are_those_that_were_best_after_a_pass(channel, tmp_pat
         assert "async" in way or best["passes"] < result.metrics[-1]["passes"]  # as the same seed ends the same way
         dataset = open_dataset(data, split_for_text="train")
         config = config_of(tmp_path / "run")
-        held_out = RowPlan(dataset, config, len(channel.workers)).owner == NOBODY
+        held_out = np.flatnonzero(RowPlan(dataset, config, len(channel.workers)).owner == NOBODY)
         (block,) = dataset.blocks("train")
-        rows = Preprocessing(config.bias, config.normalize).apply(block.rows)
-        right = rows.margins(result.weights, 0, len(rows)) * block.labels > 0
-        assert np.mean(right[held_out]) == best["accuracy"] == result.events[-1]["measured"]
+        rows = Preprocessing(config.bias, config.normalize).apply(block.rows).take(held_out)
+        margins = rows.margins(result.weights, 0, len(rows)) * block.labels[held_out]
+        assert np.mean(margins > 0) == best["accuracy"] == result.events[-1]["measured"]
+        penalty = config.regularization / 2 * np.dot(result.weights, result.weights)
+        assert penalty + np.maximum(0, 1 - margins).mean() == pytest.approx(best["objective"], rel=1e-4)
 
 
 @ALL_WAYS
@@ -185,13 +188,7 @@ def test_turns_may_be_as_long_as_exchanges_are_found_to_take(channel, tmp_path, 
 
 @ALL_WAYS
 @pytest.mark.parametrize("sharding", ["partition", "sample"])
-def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel, tmp_path, data, way, sharding):
-    sizes = 10.0 ** np.array([0, 2, -2, 1, -1, 3])  # of columns, again and again
-    uneven = tmp_path / "uneven.svm"
-    with uneven.open("w") as file:
-        for label, *elements in map(str.split, data.read_text().splitlines()):
-            pairs = ((int(column), float(value)) for column, value in (element.split(":") for element in elements))
-            file.write(" ".join([label, *(f"{c}:{v * sizes[c % len(sizes)]:.6g}" for c, v in pairs)]) + "\n")
+def test_columns_of_uneven_sizes_are_learnt_scaled_and_left_as_they_are(channel, tmp_path, uneven, way, sharding):
     options = ("--data", str(uneven), *way, "--sharding", sharding, "--no-bias", *SMALL, "--passes", "20")
     result = run(channel, tmp_path / "run", *options)
     if result:
@@ -246,10 +243,30 @@ def test_rows_that_cannot_be_read_on_send_every_worker_home(channel, tmp_path, d
         raise DataError("rows.svm: the disk is gone")
 
     monkeypatch.setattr(MemoryDataset, "blocks", failing)
-    arguments = ("--data", str(data), "--sharding", sharding, *SMALL)
+    fails_as_the_disk_is_gone(channel, tmp_path, "--data", str(data), "--sharding", sharding)
+
+
+@pytest.mark.parametrize("blocks_sent", [0, 1, 2])
+def test_held_out_rows_that_cannot_be_sent_send_every_worker_home(channel, tmp_path, data, monkeypatch, blocks_sent):
+    """All workers have their shards then; some wait for their part of these."""
+
+    def failing(channel, held_out):
+        for block, worker in zip(range(blocks_sent), channel.workers, strict=False):
+            part = held_out.first(1 + block)
+            packed = pack_rows(part.rows, part.labels, 2, 2 * part.rows.elements)
+            channel.server_send_rows(worker, packed)
+        raise DataError("rows.svm: the disk is gone")
+
+    monkeypatch.setattr(training, "scatter_held_out", failing)
+    fails_as_the_disk_is_gone(channel, tmp_path, "--data", str(data), "--mode", "sync")
+
+
+def fails_as_the_disk_is_gone(channel: Channel, tmp_path: Path, *options: str) -> None:
+    """Run with rows that end with this error: rank 0 says so and leaves nothing, the workers leave."""
+    arguments = (*options, *SMALL)
     if channel.rank == SERVER:
         with pytest.raises(DataError, match="the disk is gone"):
-            train(channel, [*arguments, "--run-dir", str(tmp_path / "run")], {}, Interrupt())
+            training.train(channel, [*arguments, "--run-dir", str(tmp_path / "run")], {}, Interrupt())
         assert not (tmp_path / "run" / "model.h5").exists()
     else:
         rank_worker.work(channel)

@@ -431,7 +431,7 @@ def test_no_turn_is_begun_that_all_passes_do_not_want(monkeypatch: pytest.Monkey
     assert first.begin_turn(ALL_ROWS, nothing)
     assert second.begin_turn(50, nothing)  # every worker takes one
     assert not waits
-    assert not second.begin_turn(50, nothing)
+    assert not second.begin_turn(100, nothing)
     assert len(waits) == 1
 
 
@@ -441,8 +441,8 @@ def test_where_a_turn_ended_early_another_is_begun(monkeypatch: pytest.MonkeyPat
     first, second = (shared(begins, memory, worker) for worker in (1, 2))
     assert first.begin_turn(ALL_ROWS - 50, nothing)
     assert second.begin_turn(50, nothing)
-    waits = meanwhile(monkeypatch, lambda: first.correct_begun(-1))
-    assert second.begin_turn(50, nothing)
+    waits = meanwhile(monkeypatch, lambda: first.end_turn(ALL_ROWS - 51))
+    assert second.begin_turn(100, nothing)
     assert len(waits) == 1
 
 
@@ -451,13 +451,13 @@ def test_every_worker_takes_a_turn_also_where_the_run_is_over() -> None:
     worker = shared(begins, memory_of(begins), 1)
     worker.stop()
     assert worker.begin_turn(50, nothing)
-    assert not worker.begin_turn(50, nothing)
+    assert not worker.begin_turn(100, nothing)
 
 
 def test_without_a_number_of_passes_every_turn_is_begun() -> None:
     begins = beginning(passes=None)
     worker = shared(begins, memory_of(begins), 1)
-    assert all(worker.begin_turn(ALL_ROWS, nothing) for _ in range(3))
+    assert all(worker.begin_turn((turn + 1) * ALL_ROWS, nothing) for turn in range(3))
 
 
 def nothing() -> bool:

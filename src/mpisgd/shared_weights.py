@@ -84,21 +84,21 @@ class SharedWeights:
     # --- the workers
 
     def begin_turn(self, rows: int, work: Work) -> bool:
-        """Count so many rows as begun by this worker; tell whether to take a turn of them, or the run is over.
+        """Note a turn after which this worker has processed so many rows; tell whether to take it, or the run is over.
 
         Where the turns that others are in make up all passes, it waits for them, and does some `work` meanwhile: one
         more would only be waited for. But each worker takes one: its rows are to be learnt from, however long turns
-        are. Several turns taken at once are not counted.
+        are. Several turns taken at once count when they have ended.
         """
         first = self._rows_begun[self.worker - 1] == 0
         if self._has_server and not first:  # without it these are not all workers
             poll(lambda: self.stopped or not self._job.is_done(sum(self._rows_begun.tolist())), work, Backoff(0))
-        self.correct_begun(rows)
+        self.end_turn(rows)
         return bool(first) or not self.stopped
 
-    def correct_begun(self, rows: int) -> None:
-        """Count so many more rows, or fewer, as begun by this worker: a turn may end early."""
-        self._rows_begun[self.worker - 1] += rows
+    def end_turn(self, rows: int) -> None:
+        """Note how many rows this worker has processed: a turn may end early."""
+        self._rows_begun[self.worker - 1] = rows
 
     def exchange(
         self, copy: Copy, columns: Columns, wanted: Columns, size: TurnSize, work: Work | None = None

@@ -77,17 +77,17 @@ class InMemory:
         rest = learner.rest_of_pass() if self._keys is not None and not self._bounded else None
         if rest is not None and self._decays_slowly(step_size):
             self._take_turns(learner, rest, schedule)
-        elif self._shared.begin_turn(rows := learner.rows_of_turn, self._work):
-            self._take_turn(learner, step_size, rows)
+        elif self._shared.begin_turn(learner.rows + learner.rows_of_turn, self._work):
+            self._take_turn(learner, step_size)
         self._work()
         self.stopped = self._shared.stopped
 
-    def _take_turn(self, learner: Learner, step_size: float, expected: int) -> None:
-        """Take a turn, which was begun as one of so many rows, and exchange it."""
+    def _take_turn(self, learner: Learner, step_size: float) -> None:
+        """Take a turn and exchange it."""
         number, began = learner.number, self._channel.now()
         rows = learner.turn(self._copy.local, step_size, self._look)
         self._copy.note(rows=rows.processed, moved=rows.moved, computing=self._channel.now() - began)
-        self._shared.correct_begun(rows.processed - expected)
+        self._shared.end_turn(learner.rows)
         self._exchange(number, step_size)
 
     def _take_turns(self, learner: Learner, rest: RestOfPass, schedule: Schedule) -> None:
@@ -97,6 +97,7 @@ class InMemory:
             self._exchange(reached, schedule.step_size(self._copy.rows))
             reached += 1
         learner.took_turns(reached - rest.number)
+        self._shared.end_turn(learner.rows)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128
         # workers on two took 32 passes to learn RCV1, and with this 11.
         os.sched_yield()

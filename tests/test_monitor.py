@@ -13,8 +13,10 @@ import pytest
 
 from mpisgd.config import Config
 from mpisgd.console import Console
+from mpisgd.evaluation import Measurement
 from mpisgd.interrupt import Interrupt
 from mpisgd.job import Job
+from mpisgd.messages import ReportHeader
 from mpisgd.monitor import Monitor
 from mpisgd.run_log import EVENTS, METRICS, RunLog
 from mpisgd.shard import Shard
@@ -104,6 +106,18 @@ def test_it_is_measured_at_fixed_times_however_long_nobody_looked(start: Any) ->
     assert server.logged(METRICS, "seconds") == pytest.approx([1.1, 2.1, 5.1, 6.0])
     assert server.logged(METRICS, "occasion") == ["time"] * 4
     assert len(server.shown) == 4
+
+
+def test_the_clock_is_no_later_than_the_workers(start: Any) -> None:
+    """Who waits for nobody hears late that it was started."""
+    server = start()
+    server.time += 2.0
+    report = ReportHeader(1, 10, seconds=2.5, turns=2, changes_sent=1, changes=1, merge_weight=1.0, bytes_each_way=8,
+                          rounds=0, workers=2, in_memory=True)  # fmt: skip
+    server.monitor.count_rounds(report, np.empty((0, 2), np.float32), np.ones((2, 2), np.float32))
+    server.monitor.take(Measurement(accuracy=0.5, objective=0.4), "pass")
+    assert server.logged(METRICS, "seconds") == [2.5]
+    assert server.monitor.seconds == 2.5
 
 
 def test_weights_that_have_not_changed_are_not_measured_again(start: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_a_log_begins_empty_and_every_line_is_there_at_once(tmp_path: Path) -> N
     first, second = lines(tmp_path / EVENTS)
     assert (first["event"], first["reason"], second["event"]) == ("shutdown", "passes", "finished")
     assert datetime.fromisoformat(str(first["time"])).utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_no_finite_number_is_null(tmp_path: Path, number: float) -> None:
+    log = RunLog(tmp_path)
+    log.metrics({"objective": number})
+    log.event("finished", objective=number, workers=[{"computing": number}, (1, 0.5)])
+    (measured,), (finished,) = lines(tmp_path / METRICS), lines(tmp_path / EVENTS)
+    assert measured["objective"] is finished["objective"] is None
+    assert finished["workers"] == [{"computing": None}, [1, 0.5]]
 
 
 @pytest.mark.parametrize("name", [METRICS, EVENTS])

@@ -107,7 +107,7 @@ class Leader:
         penalty = self._job.objective.penalty(ScaledVector(weights))
         kept = weights.copy() if at_pass_end and self._job.keeps_best else None
         self._measuring = Measuring(self._close_account(occasion), penalty, kept)
-        self.wants_measuring = self.wants_measuring and at_pass_end
+        self.wants_measuring = False  # whatever the occasion, the server has what it asked for
 
     def _report_measured(self, measuring: Measuring, judged: Judged) -> None:
         measured = Measurement.of(judged, self._job.held_out_rows, measuring.penalty)

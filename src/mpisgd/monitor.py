@@ -88,6 +88,8 @@ class Monitor:
     def count_rounds(self, report: ReportHeader, round_trips: Float, spent: Float) -> None:
         """Count the rounds of a report in lock step, where no turn is stale; see `messages.unpack_report`."""
         self.in_memory, bytes_each_way = bool(report.in_memory), report.bytes_each_way
+        # this rank may have heard late that the clock of training started
+        self._began = min(self._began, self._now() - report.seconds)
         self._merged_at = self._began + report.seconds
         rows = report.rows - self.rows
         self._add(report.turns, rows, report.changes_sent, report.changes, bytes_each_way, bytes_each_way)

@@ -88,8 +88,8 @@ class SyncServer:
             self._weights, *best = weights
             self._end(best)
             return
-        occasion = "pass" if header.occasion == Occasion.PASS else "time"
-        self._asked = self._asked and occasion == "pass"
+        occasion = "time" if header.occasion == Occasion.TIME or monitor.is_time() else "pass"
+        self._asked = False
         monitor.take(Measurement(header.accuracy, header.objective), occasion)
 
     def _end(self, best: list[Float]) -> None:

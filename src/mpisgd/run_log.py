@@ -45,7 +45,10 @@ def _new_name(parent: Path) -> Path:
 
 
 class RunLog:
-    """Writes metrics.jsonl and events.jsonl, each line at once, so that a killed run leaves what it knew."""
+    """Writes metrics.jsonl and events.jsonl, each line at once, so that a killed run leaves what it knew.
+
+    What is not a finite number becomes null, as JSON has no other word for it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -55,14 +58,11 @@ class RunLog:
     def event(self, name: str, **facts: Any) -> None:
         """Log that something happened, with the time it did (UTC)."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": name, **facts}
-        self._write(EVENTS, "a", json.dumps(line) + "\n")
+        self._write(EVENTS, "a", _json(line) + "\n")
 
     def metrics(self, facts: dict[str, Any]) -> None:
-        """Log a measurement; what is not a finite number becomes null, as JSON has no other word for it."""
-        finite = {
-            name: None if isinstance(fact, float) and not math.isfinite(fact) else fact for name, fact in facts.items()
-        }
-        self._write(METRICS, "a", json.dumps(finite, allow_nan=False) + "\n")
+        """Log a measurement."""
+        self._write(METRICS, "a", _json(facts) + "\n")
 
     def _write(self, name: str, mode: str, text: str) -> None:
         path = self.directory / name
@@ -71,3 +71,15 @@ class RunLog:
                 file.write(text)
         except OSError as error:
             raise RunError(f"{path}: cannot write: {error.strerror}") from error
+
+
+def _json(facts: dict[str, Any]) -> str:
+    return json.dumps(_finite(facts), allow_nan=False)
+
+
+def _finite(fact: Any) -> Any:
+    if isinstance(fact, dict):
+        return {name: _finite(part) for name, part in fact.items()}
+    if isinstance(fact, list | tuple):
+        return [_finite(part) for part in fact]
+    return None if isinstance(fact, float) and not math.isfinite(fact) else fact

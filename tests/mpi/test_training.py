@@ -73,10 +73,11 @@ def test_what_was_counted_is_what_was_done(channel, tmp_path, data, way):
 
 
 @ALL_WAYS
-def test_measuring_at_fixed_times_goes_on_to_the_end(channel, tmp_path, data, way):
-    """In lock step the server asks for each: a question that meets the report of a pass must not be lost."""
+@pytest.mark.parametrize("iterations", ["2", "1000"])
+def test_measuring_at_fixed_times_goes_on_to_the_end(channel, tmp_path, data, way, iterations):
+    """In lock step the server asks for each: a question that meets a pass must not be lost, and some turns end one."""
     limits = ("--eval-interval", "0.001", "--passes", "none", "--max-seconds", "0.5", "--patience", "none")
-    result = run(channel, tmp_path / "run", "--data", str(data), *way, *limits)
+    result = run(channel, tmp_path / "run", "--data", str(data), *way, *limits, "--iterations", iterations)
     if result:
         seconds = [line["seconds"] for line in result.metrics if line["occasion"] == "time"]
         assert max(seconds) > 0.3

@@ -26,16 +26,19 @@ from strategies import record_of
 COLUMNS, ROWS = 3, 100
 
 
+CONSTANT = Schedule(0.5, 0.0, 0.0, learning_rows=10**12)
+
+
 class Post:
     """A server with a few workers, their letters put in by the test; keeps the replies, and the turns counted."""
 
-    def __init__(self, nodes: Nodes | None = None, **settings: Any) -> None:
+    def __init__(self, nodes: Nodes | None = None, schedule: Schedule = CONSTANT, **settings: Any) -> None:
         nodes = nodes or {1: [1], 2: [2]}
         workers = max(map(max, nodes.values()))
         self.letters: list[Letter] = []
         self.replies: list[tuple[int, ReplyHeader]] = []
         self.counted: list[Record] = []
-        self.monitor = Mock(stop_reason=None, schedule=Schedule(0.5, 0.0, 0.0, learning_rows=10**12))
+        self.monitor = Mock(stop_reason=None, schedule=schedule)
         self.monitor.count_turns = lambda turns: self.counted.extend(Record(*turn) for turn in turns.tolist())
         self.monitor.check_limits.side_effect = self.check_limits
         self.monitor.look.return_value = False
@@ -87,18 +90,22 @@ def test_a_turn_is_answered_at_once_and_the_one_that_ends_the_last_pass_with_the
 
 def test_an_update_is_damped_by_the_steps_that_its_worker_took(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller ones where it was ahead, larger ones where it was behind; of a node, by its workers' mean."""
-    post, steps = Post({1: [1], 2: [2, 3]}, passes=None), list[float]()
-    schedule = post.monitor.schedule = Schedule(0.5, 1.0, 1.0, ROWS)
+    schedule, steps = Schedule(0.5, 1.0, 1.0, ROWS), list[float]()
+    post = Post({1: [1], 2: [2, 3]}, schedule, passes=None)
     monkeypatch.setattr(
         message_server, "turn_size", lambda job, step_size, rows, moved: steps.append(step_size) or PLAINLY
     )
-    for _ in range(30):
+    worker, node, expected = post.job.evening(schedule), post.job.evening(schedule, workers=2), []
+    for turn in range(30):
         post.merge(worker=1, rows=40)
-    post.merge_of_node(2, [1, 2], version=30)
-    post.merge_of_node(2, [1, 2], version=31)
-    told = (29 * 40, 29 * 40), (0, 30 * 40), (10, 30 * 40 + 20)  # own rows, and those of all
-    assert steps[-3:] == [schedule.evened(own, rows, workers=3).step_size(rows) for own, rows in told]
-    assert steps[-3] < schedule.step_size(29 * 40) < steps[-2]
+        expected.append(worker.steps(40 * turn).step_size(40 * turn))
+        worker.count(40)
+    for rows in (1_200, 1_220):
+        post.merge_of_node(2, [1, 2], version=30)
+        expected.append(node.steps(rows).step_size(rows))
+        node.count(20)
+    assert steps == expected
+    assert steps[29] < schedule.step_size(29 * 40) < steps[30]
 
 
 def test_who_is_too_far_ahead_is_answered_when_the_others_have_caught_up_or_all_is_over() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.schedule import Schedule, StopRule, decay
+from mpisgd.schedule import Evening, Schedule, StopRule, decay
 
 
 @pytest.mark.parametrize(
@@ -36,29 +36,74 @@ def rule(**settings: Any) -> StopRule:
     return StopRule(Config(**{"passes": None, "patience": None, **settings}))
 
 
-def test_in_the_long_run_rows_times_step_size_are_alike_whoever_takes_more() -> None:
-    schedule, rows = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100), 1_000_000
-    few, many = 200_000, 800_000
-    of_few, of_many = (schedule.evened(own, rows, workers=2).step_size(rows) for own in (few, many))
-    assert few * of_few == pytest.approx(many * of_many, rel=1e-3)
-    assert of_few > schedule.step_size(rows) > of_many
+PASS = 100  # rows
+FALLING = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=PASS)
+
+
+def taken(speeds: list[tuple[int, int]], schedule: Schedule = FALLING) -> list[float]:
+    """Return the sums of rows times what their steps are multiplied by, of two workers that take such turns in turn."""
+    both, rows, sums = [Evening(schedule, share=1 / 2, slowness=4 * PASS) for _ in range(2)], 0, [0.0, 0.0]
+    for turns in speeds:
+        for worker, own in enumerate(turns):
+            factor = both[worker].steps(rows).step_size(rows) / schedule.step_size(rows)
+            both[worker].count(own)
+            rows += own
+            sums[worker] += factor * own
+    return sums
+
+
+@pytest.mark.parametrize(
+    "speeds",
+    [
+        [(1, 4)] * 10_000,
+        [(4, 0)] * 2_000 + [(1, 4)] * 10_000,  # one stood still, then the other is slower
+        [(10, 1), (10, 3), (1, 10)] * 4_000,
+    ],
+)
+def test_rows_count_the_same_whoever_takes_more(speeds: list[tuple[int, int]]) -> None:
+    first, second = taken(speeds)
+    assert first == pytest.approx(second, rel=0.03)
+    assert first + second == pytest.approx(sum(map(sum, speeds)), rel=0.03)
 
 
 def test_in_the_first_pass_it_makes_little_difference_who_is_ahead() -> None:
-    schedule = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=100)
-    assert schedule.evened(20, 40, workers=2) == schedule
-    assert schedule.evened(20, 20, workers=2).step_size(20) == pytest.approx(420 / 440 * schedule.step_size(20))
+    ahead, behind = (Evening(FALLING, share=1 / 2, slowness=4 * PASS) for _ in range(2))
+    ahead.steps(0)
+    ahead.count(40)
+    assert ahead.steps(60).step_size(60) == pytest.approx(FALLING.step_size(60), rel=0.06)
+    assert behind.steps(60).step_size(60) == pytest.approx(FALLING.step_size(60), rel=0.17)
+
+
+def test_workers_alike_take_the_steps_of_the_schedule() -> None:
+    sums = taken([(1, 1)] * 1_000)
+    assert sums == pytest.approx([1_000, 1_000], rel=0.01)
+
+
+def test_of_a_node_the_workers_count_together() -> None:
+    """One worker, and a node of three, each of which has processed as much."""
+    alone, node = (Evening(FALLING, share, slowness=4 * PASS) for share in (1 / 4, 3 / 4))
+    for evening, rows in (alone, 50), (node, 150):
+        evening.steps(0)
+        evening.count(rows)
+        assert evening.steps(200) == FALLING
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0])
 def test_who_is_far_behind_takes_no_step_larger_than_the_first_of_all(decay: float) -> None:
-    schedule = Schedule(learning_rate=0.5, decay=decay, power=0.5, learning_rows=100)
-    assert schedule.evened(0, 10_000, workers=100).step_size(10_000) == pytest.approx(0.5)
+    schedule = Schedule(learning_rate=0.5, decay=decay, power=0.5, learning_rows=PASS)
+    assert Evening(schedule, 1 / 100, 4 * PASS).steps(100_000).step_size(100_000) == pytest.approx(0.5)
+
+
+def test_where_nothing_is_evened_the_steps_are_the_schedules() -> None:
+    evening = Evening(FALLING, share=1 / 2, slowness=math.inf)
+    evening.steps(0)
+    evening.count(1_000)
+    assert evening.steps(1_000) == FALLING
 
 
 def test_steps_that_fell_to_nothing_stay_there() -> None:
-    schedule = Schedule(learning_rate=0.5, decay=1e308, power=1.0, learning_rows=100)
-    assert schedule.evened(0, 10_000, workers=2).step_size(10_000) == 0
+    schedule = Schedule(learning_rate=0.5, decay=1e308, power=1.0, learning_rows=PASS)
+    assert Evening(schedule, 1 / 2, 4 * PASS).steps(10_000).step_size(10_000) == 0
 
 
 def test_passes_and_seconds_stop_once_they_are_reached() -> None:

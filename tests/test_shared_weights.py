@@ -565,8 +565,13 @@ class SomeTurns:
         self.exchange.take_turn(learner, schedule)
 
 
-@pytest.mark.parametrize(("sharding", "expected"), [("partition", 0), ("sample", np.log(3))])
-def test_shards_count_the_same_however_many_turns_their_workers_take(sharding: Any, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("sharding", "alike", "unlike", "expected"),
+    [("partition", 0, 1_000, 0), ("partition", 700, 300, 0), ("sample", 0, 1_000, np.log(3))],
+)
+def test_shards_count_the_same_however_many_turns_their_workers_take(
+    sharding: Any, alike: int, unlike: int, expected: float
+) -> None:
     """One worker's rows pull a single weight up, the other's down, and the one takes three turns to the other's one.
 
     Samples are of all rows, so there nothing is to be made up for: of these rows the weight is that of three to one.
@@ -581,10 +586,11 @@ def test_shards_count_the_same_however_many_turns_their_workers_take(sharding: A
     for rank, label in ((1, 1), (2, -1)):
         shard = Shard(rows_from([[(0, 1.0)]] * 10, 1), np.full(10, label, np.float32))
         learner = learner_over(begins, shard, np.random.default_rng(0))
-        workers.append((learner, SomeTurns(exchange_in(memory, begins, rank, None))))
-    for _ in range(1_000):
-        for (learner, exchange), turns in zip(workers, (3, 1), strict=True):
+        evening = begins.job.evening(begins.job.schedule(0.3))
+        workers.append((learner, SomeTurns(exchange_in(memory, begins, rank, None)), evening))
+    for turns_of_both in [(1, 1)] * alike + [(3, 1)] * unlike:
+        for (learner, exchange, evening), turns in zip(workers, turns_of_both, strict=True):
             exchange.left = turns
-            work_async(begins.job, learner, cast("WorkerExchange", exchange), begins.job.schedule(0.3))
+            work_async(learner, cast("WorkerExchange", exchange), evening)
         server.count()
     assert float(server.snapshot()[1].weights()[0]) == pytest.approx(expected, abs=0.15)

@@ -59,7 +59,7 @@ class MessageServer:
         self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
         self._of_node: dict[int, Records] = {}  # by the delegate: the turns in the update that comes next
         self._rows = 0  # processed, in the turns merged
-        self._rows_of = dict.fromkeys(nodes, 0)  # of these a node's, by the delegate
+        self._evening = {delegate: job.evening(monitor.schedule, len(nodes[delegate])) for delegate in nodes}
         self._records = RecordBook(RECORDS)
         self._letters = 0
 
@@ -94,11 +94,13 @@ class MessageServer:
         header, content, own, wanted = unpack_update(update)
         turns, staleness = self._of_node.pop(worker, None), weights.version - header.version
         of_node = None if turns is None else len(turns)
-        size = turn_size(job, self._step_size(worker), header.rows, header.moved)
+        # about what the turns were taken with: the worker, or those of the node, knew a little less
+        step_size = self._evening[worker].steps(self._rows).step_size(self._rows)
+        size = turn_size(job, step_size, header.rows, header.moved)
         columns = keys.hear(header.turn, own)
         changes_sent, gains = weights.add(columns, content, header.decay, staleness, size, of_node)
         self._rows += header.rows
-        self._rows_of[worker] += header.rows
+        self._evening[worker].count(header.rows)
         bytes_up = len(update) + (0 if turns is None else turns.nbytes)
         replied = self._replied[worker]
         record = Record(
@@ -118,11 +120,6 @@ class MessageServer:
         self._answer_those_who_wait()
         if self._records.is_full:
             self._count()
-
-    def _step_size(self, worker: int) -> float:
-        """Return about what a worker's next turn was taken with, or those of a delegate's node."""
-        own_rows = self._rows_of[worker] / len(self._nodes[worker])
-        return self._job.evened(self._monitor.schedule, own_rows, self._rows).step_size(self._rows)
 
     def _note_turns(self, turns: Records, update: Record) -> None:
         """Note the turns of a node, which came in this update of its delegate."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mpisgd.config import Config
 
 SLOWEST_DECAY, FASTEST_DECAY = 0.05, 0.5  # 1/pass
-EVENED_AFTER = 4  # passes
+EVENED_WITHIN = 4  # passes
 POWERS = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # of 1 + d p
 
 
@@ -29,24 +29,42 @@ class Schedule:
 
     def step_size(self, rows: int) -> float:
         """Return the step size after `rows` processed rows."""
-        return self.learning_rate / self._fall(rows)
+        return self.learning_rate / self.fall(rows)
 
-    def evened(self, own_rows: float, rows: int, workers: int) -> Schedule:
-        """Return the step sizes of a worker that processed `own_rows` of the `rows` of all, given those of the run.
-
-        Who goes round its shard more often than others would draw the weights to where its own rows want them: two
-        workers, one of them three times slower, end 7 % above the optimum. So steps are smaller for who is ahead, and
-        larger for who is behind: by the factor (n / P + s) / (n_k + s) of n rows of P workers, n_k of them its own.
-        With s of some passes over a shard little is made of who began first, and of rows of others not heard of yet.
-        No step is larger than the first of the run, which trials found to be good.
-        """
-        prior = EVENED_AFTER * self.learning_rows
-        factor = (rows + prior) / (workers * own_rows + prior)
-        return replace(self, learning_rate=self.learning_rate * min(factor, self._fall(rows)))
-
-    def _fall(self, rows: int) -> float:
+    def fall(self, rows: int) -> float:
         """Return what the first step size is to be divided by after so many rows."""
         return math.pow(1.0 + self.decay * (rows / self.learning_rows), self.power)
+
+
+class Evening:
+    """The step sizes of an asynchronous worker, or a node, such that its rows count as much as those of others.
+
+    Who goes round its shard more often would draw the weights to where its own rows want them: two workers, one of them
+    three times slower, end 7 % above the optimum. Towards it a row counts in the final weights as its step size and the
+    penalty have it, with eta_0 / (1 + eta_0 lambda t) the same whenever it is processed: so what is to be the same for
+    all workers is the sum of f over their rows, where their steps are f times the schedule's. With c_k of worker k, who
+    has the share p_k of all workers, after n rows of all
+        f = exp((n - c_k / p_k) / s).
+    With s of some passes over all rows little is made of who began first, and of rows of others not heard of yet; yet
+    it is made up for within some passes, also where now one worker is the faster and now another. No step is larger
+    than the first of the run, which trials found to be good.
+    """
+
+    def __init__(self, schedule: Schedule, share: float, slowness: float) -> None:
+        """`slowness` is s, in rows; infinite: the steps are the schedule's."""
+        self._schedule, self._share, self._slowness = schedule, share, slowness
+        self._counted = 0.0  # c_k
+        self._factor = 1.0  # f, of the steps that are taken now
+
+    def steps(self, rows: int) -> Schedule:
+        """Return the step sizes to go on with, after so many processed rows of all workers."""
+        behind = (rows - self._counted / self._share) / self._slowness
+        self._factor = math.exp(min(behind, math.log(self._schedule.fall(rows))))
+        return replace(self._schedule, learning_rate=self._schedule.learning_rate * self._factor)
+
+    def count(self, rows: int) -> None:
+        """Count so many rows, processed with the step sizes returned last."""
+        self._counted += self._factor * rows
 
 
 def decay(config: Config, learning_rate: float, rows: int) -> float:

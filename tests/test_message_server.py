@@ -24,9 +24,7 @@ from mpisgd.weights import ServerWeights
 from strategies import record_of
 
 COLUMNS, ROWS = 3, 100
-
-
-CONSTANT = Schedule(0.5, 0.0, 0.0, learning_rows=10**12)
+CONSTANT = Schedule(0.5, 0.0, 0.0, learning_rows=ROWS)
 
 
 class Post:
@@ -89,23 +87,24 @@ def test_a_turn_is_answered_at_once_and_the_one_that_ends_the_last_pass_with_the
 
 
 def test_an_update_is_damped_by_the_steps_that_its_worker_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smaller ones where it was ahead, larger ones where it was behind; of a node, by its workers' mean."""
+    """Smaller ones where it was ahead, larger ones where it was behind; those of a node count together."""
     schedule, steps = Schedule(0.5, 1.0, 1.0, ROWS), list[float]()
     post = Post({1: [1], 2: [2, 3]}, schedule, passes=None)
     monkeypatch.setattr(
         message_server, "turn_size", lambda job, step_size, rows, moved: steps.append(step_size) or PLAINLY
     )
-    worker, node, expected = post.job.evening(schedule), post.job.evening(schedule, workers=2), []
-    for turn in range(30):
+    for _ in range(30):
         post.merge(worker=1, rows=40)
-        expected.append(worker.steps(40 * turn).step_size(40 * turn))
-        worker.count(40)
-    for rows in (1_200, 1_220):
-        post.merge_of_node(2, [1, 2], version=30)
-        expected.append(node.steps(rows).step_size(rows))
-        node.count(20)
-    assert steps == expected
-    assert steps[29] < schedule.step_size(29 * 40) < steps[30]
+    post.merge_of_node(2, [1, 2], version=30)
+    post.merge_of_node(2, [1, 2], version=31)
+    of_worker, of_node, told = post.job.even_steps(schedule), post.job.even_steps(schedule, workers=2), 0
+    for rows in range(0, 30 * 40, 40):  # that the worker was told of when it took its turn
+        assert steps.pop(0) == of_worker.after(rows).step_size(rows)
+        of_worker.count(40)
+    for rows in (0, 30 * 40 + 20):  # the first came late, but its turns were taken in the beginning
+        assert (told := steps.pop(0)) == of_node.after(rows).step_size(rows)
+        of_node.count(20)
+    assert of_worker.after(rows).step_size(rows) < schedule.step_size(rows) < told
 
 
 def test_who_is_too_far_ahead_is_answered_when_the_others_have_caught_up_or_all_is_over() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mpisgd.config import Config
 from mpisgd.job import Job
-from mpisgd.schedule import Evening, Schedule, StopRule, decay
+from mpisgd.schedule import EvenSteps, Schedule, StopRule, decay
 
 
 @pytest.mark.parametrize(
@@ -36,74 +37,104 @@ def rule(**settings: Any) -> StopRule:
     return StopRule(Config(**{"passes": None, "patience": None, **settings}))
 
 
-PASS = 100  # rows
+PASS, WITHIN = 100, 4  # rows, passes
 FALLING = Schedule(learning_rate=0.5, decay=1.0, power=0.5, learning_rows=PASS)
+INVERSE, CONSTANT = replace(FALLING, power=1.0), replace(FALLING, power=0.0)
+Turns = list[tuple[int, int]]
 
 
-def taken(speeds: list[tuple[int, int]], schedule: Schedule = FALLING) -> list[float]:
-    """Return the sums of rows times what their steps are multiplied by, of two workers that take such turns in turn."""
-    both, rows, sums = [Evening(schedule, share=1 / 2, slowness=4 * PASS) for _ in range(2)], 0, [0.0, 0.0]
-    for turns in speeds:
-        for worker, own in enumerate(turns):
-            factor = both[worker].steps(rows).step_size(rows) / schedule.step_size(rows)
-            both[worker].count(own)
+def of_two(schedule: Schedule) -> list[EvenSteps]:
+    return [EvenSteps(schedule, 1 / 2, WITHIN) for _ in range(2)]
+
+
+def factor(steps: EvenSteps, rows: int, schedule: Schedule) -> float:
+    """Return what the schedule's steps are multiplied by after so many rows, which the steps are counted by next."""
+    return steps.after(rows).step_size(rows) / schedule.step_size(rows)
+
+
+def taken(turns: Turns, schedule: Schedule) -> list[float]:
+    """Return the sums of rows times factors, of two workers that take such turns one after the other."""
+    both, rows, sums = of_two(schedule), 0, [0.0, 0.0]
+    for both_turns in turns:
+        for worker, own in enumerate(both_turns):
+            if own:
+                sums[worker] += factor(both[worker], rows, schedule) * own
+                both[worker].count(own)
             rows += own
-            sums[worker] += factor * own
     return sums
 
 
+@pytest.mark.parametrize("schedule", [FALLING, INVERSE])
 @pytest.mark.parametrize(
-    "speeds",
+    "turns",
     [
         [(1, 4)] * 10_000,
-        [(4, 0)] * 2_000 + [(1, 4)] * 10_000,  # one stood still, then the other is slower
-        [(10, 1), (10, 3), (1, 10)] * 4_000,
+        [(4, 4)] * 200 + [(4, 0)] * 100 + [(1, 4)] * 10_000,  # one stands still, then the other is slower
+        ([(10, 1)] * 500 + [(1, 10)] * 500) * 5,
+        [(PASS // 2, PASS // 2), (PASS // 2, 0)] * 1_000,  # turns of a whole shard
     ],
 )
-def test_rows_count_the_same_whoever_takes_more(speeds: list[tuple[int, int]]) -> None:
-    first, second = taken(speeds)
+def test_rows_count_the_same_whoever_takes_more(turns: Turns, schedule: Schedule) -> None:
+    first, second = taken(turns, schedule)
     assert first == pytest.approx(second, rel=0.03)
-    assert first + second == pytest.approx(sum(map(sum, speeds)), rel=0.03)
+    assert first + second == pytest.approx(sum(map(sum, turns)), rel=0.03)
 
 
 def test_in_the_first_pass_it_makes_little_difference_who_is_ahead() -> None:
-    ahead, behind = (Evening(FALLING, share=1 / 2, slowness=4 * PASS) for _ in range(2))
-    ahead.steps(0)
+    ahead, behind = of_two(FALLING)
     ahead.count(40)
-    assert ahead.steps(60).step_size(60) == pytest.approx(FALLING.step_size(60), rel=0.06)
-    assert behind.steps(60).step_size(60) == pytest.approx(FALLING.step_size(60), rel=0.17)
+    assert factor(ahead, 60, FALLING) == pytest.approx(1, abs=0.06)
+    assert factor(behind, 60, FALLING) == pytest.approx(1, abs=0.17)
 
 
 def test_workers_alike_take_the_steps_of_the_schedule() -> None:
-    sums = taken([(1, 1)] * 1_000)
-    assert sums == pytest.approx([1_000, 1_000], rel=0.01)
+    assert taken([(1, 1)] * 1_000, FALLING) == pytest.approx([1_000, 1_000], rel=0.01)
 
 
 def test_of_a_node_the_workers_count_together() -> None:
     """One worker, and a node of three, each of which has processed as much."""
-    alone, node = (Evening(FALLING, share, slowness=4 * PASS) for share in (1 / 4, 3 / 4))
-    for evening, rows in (alone, 50), (node, 150):
-        evening.steps(0)
-        evening.count(rows)
-        assert evening.steps(200) == FALLING
+    alone, node = (EvenSteps(FALLING, share, WITHIN) for share in (1 / 4, 3 / 4))
+    for steps, rows in (alone, 50), (node, 150):
+        steps.count(rows)
+        assert steps.after(200) == FALLING
 
 
-@pytest.mark.parametrize("decay", [0.0, 1.0])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_who_is_far_behind_takes_no_step_larger_than_the_first_of_all(decay: float) -> None:
-    schedule = Schedule(learning_rate=0.5, decay=decay, power=0.5, learning_rows=PASS)
-    assert Evening(schedule, 1 / 100, 4 * PASS).steps(100_000).step_size(100_000) == pytest.approx(0.5)
+    schedule = Schedule(learning_rate=0.5, decay=decay, power=1.0, learning_rows=PASS)
+    assert of_two(schedule)[0].after(30_000).step_size(30_000) == pytest.approx(0.5)
+
+
+def test_who_slept_for_long_makes_up_for_some_of_it_within_passes_and_then_is_one_of_all() -> None:
+    """Not for all of it in a few rows, with steps from the beginning of the run."""
+    sleeper, _ = of_two(INVERSE)
+    rows, factors = 100_000, []
+    for _ in range(1_000):
+        factors.append(factor(sleeper, rows, INVERSE))
+        sleeper.count(5)
+        rows += 10
+    assert max(factors) == pytest.approx(8)
+    assert sum(factors[:50]) > 50 * 2  # of five passes
+    assert min(factors) == pytest.approx(1, abs=0.05)
+
+
+def test_what_cannot_be_made_up_for_is_forgotten() -> None:
+    """With a constant schedule no step may be larger: who was slow, and is the faster now, soon goes slower."""
+    steps, _ = of_two(CONSTANT)
+    assert factor(steps, 100_000, CONSTANT) == 1
+    steps.count(200)
+    assert factor(steps, 100_200, CONSTANT) == pytest.approx(math.exp(-0.5))
 
 
 def test_where_nothing_is_evened_the_steps_are_the_schedules() -> None:
-    evening = Evening(FALLING, share=1 / 2, slowness=math.inf)
-    evening.steps(0)
-    evening.count(1_000)
-    assert evening.steps(1_000) == FALLING
+    steps = EvenSteps(FALLING, 1 / 2, math.inf)
+    steps.count(1_000)
+    assert steps.after(1_000) == FALLING
 
 
 def test_steps_that_fell_to_nothing_stay_there() -> None:
     schedule = Schedule(learning_rate=0.5, decay=1e308, power=1.0, learning_rows=PASS)
-    assert Evening(schedule, 1 / 2, 4 * PASS).steps(10_000).step_size(10_000) == 0
+    assert of_two(schedule)[0].after(10**9).step_size(10**9) == 0
 
 
 def test_passes_and_seconds_stop_once_they_are_reached() -> None:

@@ -441,7 +441,7 @@ def test_where_a_turn_ended_early_another_is_begun(monkeypatch: pytest.MonkeyPat
     first, second = (shared(begins, memory, worker) for worker in (1, 2))
     assert first.begin_turn(ALL_ROWS - 50, nothing)
     assert second.begin_turn(50, nothing)
-    waits = meanwhile(monkeypatch, lambda: first.end_turn(ALL_ROWS - 51))
+    waits = meanwhile(monkeypatch, lambda: first.note_rows(ALL_ROWS - 51))
     assert second.begin_turn(100, nothing)
     assert len(waits) == 1
 
@@ -586,11 +586,11 @@ def test_shards_count_the_same_however_many_turns_their_workers_take(
     for rank, label in ((1, 1), (2, -1)):
         shard = Shard(rows_from([[(0, 1.0)]] * 10, 1), np.full(10, label, np.float32))
         learner = learner_over(begins, shard, np.random.default_rng(0))
-        evening = begins.job.evening(begins.job.schedule(0.3))
-        workers.append((learner, SomeTurns(exchange_in(memory, begins, rank, None)), evening))
+        steps = begins.job.even_steps(begins.job.schedule(0.3))
+        workers.append((learner, SomeTurns(exchange_in(memory, begins, rank, None)), steps))
     for turns_of_both in [(1, 1)] * alike + [(3, 1)] * unlike:
-        for (learner, exchange, evening), turns in zip(workers, turns_of_both, strict=True):
+        for (learner, exchange, steps), turns in zip(workers, turns_of_both, strict=True):
             exchange.left = turns
-            work_async(learner, cast("WorkerExchange", exchange), evening)
+            work_async(learner, cast("WorkerExchange", exchange), steps)
         server.count()
     assert float(server.snapshot()[1].weights()[0]) == pytest.approx(expected, abs=0.15)

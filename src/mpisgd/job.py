@@ -10,7 +10,7 @@ from typing import Any
 
 from mpisgd.config import Config
 from mpisgd.preprocessing import Preprocessing
-from mpisgd.schedule import EVENED_WITHIN, POWERS, Evening, Schedule, decay, passes_are_done
+from mpisgd.schedule import EVENED_WITHIN, POWERS, EvenSteps, Schedule, decay, passes_are_done
 from mpisgd.svm import LOSSES, Objective
 from mpisgd.turns import WIDE, are_by_keys, first_turn_rows, turn_rows
 
@@ -153,13 +153,13 @@ class Job:
         falls = decay(self.config, learning_rate, self.learning_rows)
         return Schedule(learning_rate, falls, POWERS[self.config.learning_rate_schedule], self.learning_rows)
 
-    def evening(self, schedule: Schedule, workers: int = 1) -> Evening:
+    def even_steps(self, schedule: Schedule, workers: int = 1) -> EvenSteps:
         """Return the step sizes of an asynchronous worker, or of so many on one node.
 
         Samples are of all rows, so where shards are samples it makes no difference who takes more of them.
         """
-        passes = EVENED_WITHIN if self.config.sharding == "partition" else math.inf
-        return Evening(schedule, workers / self.workers, passes * self.learning_rows)
+        within = EVENED_WITHIN if self.config.sharding == "partition" else math.inf
+        return EvenSteps(schedule, workers / self.workers, within)
 
     def with_schedule(self, schedule: Schedule) -> Job:
         """Return the job with its first step size settled, and how it falls."""

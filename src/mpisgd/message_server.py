@@ -34,6 +34,7 @@ RECORDS = 1_024  # of turns that are not counted yet
 class Replied(NamedTuple):
     """What the last reply to a worker was like; at first there is none."""
 
+    rows: int  # processed, as it was told
     bytes_down: int
     ahead: int  # turns ahead of the slowest, as it was told to go on
 
@@ -55,11 +56,11 @@ class MessageServer:
         self._heard = dict.fromkeys(channel.workers, 0)  # updates in the weights that each worker has
         self._keys = {worker: ServerKeys(job.column_count) for worker in channel.workers}
         self._rooms = {worker: ReplyRoom(job.column_count) for worker in channel.workers}
-        self._replied = dict.fromkeys(channel.workers, Replied(bytes_down=0, ahead=-1))
+        self._replied = dict.fromkeys(channel.workers, Replied(rows=0, bytes_down=0, ahead=-1))
         self._unanswered: dict[int, Keys | None] = {}  # the workers that wait, and what they asked for
         self._of_node: dict[int, Records] = {}  # by the delegate: the turns in the update that comes next
         self._rows = 0  # processed, in the turns merged
-        self._evening = {delegate: job.evening(monitor.schedule, len(nodes[delegate])) for delegate in nodes}
+        self._steps = {worker: job.even_steps(monitor.schedule, len(node)) for worker, node in nodes.items()}
         self._records = RecordBook(RECORDS)
         self._letters = 0
 
@@ -94,15 +95,14 @@ class MessageServer:
         header, content, own, wanted = unpack_update(update)
         turns, staleness = self._of_node.pop(worker, None), weights.version - header.version
         of_node = None if turns is None else len(turns)
-        # about what the turns were taken with: the worker, or those of the node, knew a little less
-        step_size = self._evening[worker].steps(self._rows).step_size(self._rows)
+        replied, steps = self._replied[worker], self._steps[worker]
+        step_size = steps.after(replied.rows).step_size(replied.rows)  # about what the turns were taken with
+        steps.count(header.rows)
         size = turn_size(job, step_size, header.rows, header.moved)
         columns = keys.hear(header.turn, own)
         changes_sent, gains = weights.add(columns, content, header.decay, staleness, size, of_node)
         self._rows += header.rows
-        self._evening[worker].count(header.rows)
         bytes_up = len(update) + (0 if turns is None else turns.nbytes)
-        replied = self._replied[worker]
         record = Record(
             worker, header.rows, header.moved, staleness, changes_sent, header.changes, gains, bytes_up,
             replied.bytes_down, header.round_trip, header.computing, header.waiting, replied.ahead,
@@ -144,7 +144,7 @@ class MessageServer:
         told = ReplyHeader(stop, weights.version, self._rows, weights.current.scale, weights.log_folded)
         reply = room.seal(told, values)
         self._heard[worker] = weights.updates
-        self._replied[worker] = Replied(len(reply), self._clocks.ahead(worker))
+        self._replied[worker] = Replied(self._rows, len(reply), self._clocks.ahead(worker))
         if stop:
             self._crew.tell(*self._nodes[worker])
         self._channel.server_reply(worker, reply)

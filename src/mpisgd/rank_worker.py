@@ -30,7 +30,7 @@ from mpisgd.merging import TurnFacts
 from mpisgd.messages import Begun, pack_columns
 from mpisgd.rounds import Rounds, rounds_for, shared_memory_for
 from mpisgd.scaling import agreed_scales, column_sums, scale
-from mpisgd.schedule import Evening, Schedule
+from mpisgd.schedule import EvenSteps, Schedule
 from mpisgd.shard import LearningShard, Shard
 from mpisgd.shared_memory import SharedMemory
 from mpisgd.shared_weights import has_server, memory_for, node_memory_for
@@ -70,7 +70,7 @@ def work(channel: Channel) -> None:
         else:
             exchange = exchange_for(channel, beginning, memory, learner.keys())
             _, schedule = _begin(channel, beginning.job, search, trial)
-            work_async(learner, exchange, beginning.job.evening(schedule))
+            work_async(learner, exchange, beginning.job.even_steps(schedule))
     channel.worker_leave()
     if memory is not None:
         memory.free()
@@ -204,9 +204,9 @@ def _end_sync(channel: Channel, leader: Leader | None) -> None:
         leader.drain(orders_sent)
 
 
-def work_async(learner: Learner, exchange: WorkerExchange, evening: Evening) -> None:
+def work_async(learner: Learner, exchange: WorkerExchange, steps: EvenSteps) -> None:
     """Take turns at this worker's own pace, and exchange them in memory that ranks share or by messages."""
     while not exchange.stopped:
         before = learner.rows
-        exchange.take_turn(learner, evening.steps(exchange.rows))
-        evening.count(learner.rows - before)
+        exchange.take_turn(learner, steps.after(exchange.rows))
+        steps.count(learner.rows - before)

@@ -9,6 +9,9 @@ from mpisgd.config import Config
 
 SLOWEST_DECAY, FASTEST_DECAY = 0.05, 0.5  # 1/pass
 EVENED_WITHIN = 4  # passes
+# Of the schedule's steps. One of four workers that is five times slower takes four times these; after a long sleep a
+# shard's whole debt would be paid by its next few rows.
+LARGEST_FACTOR = 8
 POWERS = {"constant": 0.0, "inverse": 1.0, "inverse_sqrt": 0.5}  # of 1 + d p
 
 
@@ -36,30 +39,34 @@ class Schedule:
         return math.pow(1.0 + self.decay * (rows / self.learning_rows), self.power)
 
 
-class Evening:
+class EvenSteps:
     """The step sizes of an asynchronous worker, or a node, such that its rows count as much as those of others.
 
     Who goes round its shard more often would draw the weights to where its own rows want them: two workers, one of them
-    three times slower, end 7 % above the optimum. Towards it a row counts in the final weights as its step size and the
-    penalty have it, with eta_0 / (1 + eta_0 lambda t) the same whenever it is processed: so what is to be the same for
-    all workers is the sum of f over their rows, where their steps are f times the schedule's. With c_k of worker k, who
-    has the share p_k of all workers, after n rows of all
-        f = exp((n - c_k / p_k) / s).
+    three times slower, end 7 % above the optimum. Towards it, with steps eta_0 / (1 + eta_0 lambda t), a row counts the
+    same in the final weights whenever it is processed; with other schedules about the same, within some passes. So what
+    is to be the same for all workers is the sum of f over their rows, where their steps are f times the schedule's.
+    With c_k of worker k, who has the share p_k of all workers, after n rows of all
+        f = exp((n - c_k / p_k) / s),
+    at most LARGEST_FACTOR, and so that no step is larger than the first of the run, which trials found to be good.
     With s of some passes over all rows little is made of who began first, and of rows of others not heard of yet; yet
-    it is made up for within some passes, also where now one worker is the faster and now another. No step is larger
-    than the first of the run, which trials found to be good.
+    it is made up for within some passes, also where now one worker is the faster and now another. What would take
+    larger steps than that is not made up for.
     """
 
-    def __init__(self, schedule: Schedule, share: float, slowness: float) -> None:
-        """`slowness` is s, in rows; infinite: the steps are the schedule's."""
-        self._schedule, self._share, self._slowness = schedule, share, slowness
+    def __init__(self, schedule: Schedule, share: float, within: float) -> None:
+        """`within` is s, in passes; infinite: the steps are the schedule's."""
+        self._schedule, self._share, self._within = schedule, share, within * schedule.learning_rows
         self._counted = 0.0  # c_k
         self._factor = 1.0  # f, of the steps that are taken now
 
-    def steps(self, rows: int) -> Schedule:
+    def after(self, rows: int) -> Schedule:
         """Return the step sizes to go on with, after so many processed rows of all workers."""
-        behind = (rows - self._counted / self._share) / self._slowness
-        self._factor = math.exp(min(behind, math.log(self._schedule.fall(rows))))
+        most = math.log(min(self._schedule.fall(rows), LARGEST_FACTOR))
+        behind = (rows - self._counted / self._share) / self._within
+        if behind > most:
+            behind, self._counted = most, self._share * (rows - self._within * most)
+        self._factor = math.exp(behind)
         return replace(self._schedule, learning_rate=self._schedule.learning_rate * self._factor)
 
     def count(self, rows: int) -> None:

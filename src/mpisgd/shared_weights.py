@@ -93,11 +93,11 @@ class SharedWeights:
         first = self._rows_begun[self.worker - 1] == 0
         if self._has_server and not first:  # without it these are not all workers
             poll(lambda: self.stopped or not self._job.is_done(sum(self._rows_begun.tolist())), work, Backoff(0))
-        self.end_turn(rows)
+        self.note_rows(rows)
         return bool(first) or not self.stopped
 
-    def end_turn(self, rows: int) -> None:
-        """Note how many rows this worker has processed: a turn may end early."""
+    def note_rows(self, rows: int) -> None:
+        """Note how many rows this worker has processed, or will have when its turn has ended: it may end early."""
         self._rows_begun[self.worker - 1] = rows
 
     def exchange(

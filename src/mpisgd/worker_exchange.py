@@ -87,7 +87,7 @@ class InMemory:
         number, began = learner.number, self._channel.now()
         rows = learner.turn(self._copy.local, step_size, self._look)
         self._copy.note(rows=rows.processed, moved=rows.moved, computing=self._channel.now() - began)
-        self._shared.end_turn(learner.rows)
+        self._shared.note_rows(learner.rows)
         self._exchange(number, step_size)
 
     def _take_turns(self, learner: Learner, rest: RestOfPass, schedule: Schedule) -> None:
@@ -97,7 +97,7 @@ class InMemory:
             self._exchange(reached, schedule.step_size(self._copy.rows))
             reached += 1
         learner.took_turns(reached - rest.number)
-        self._shared.end_turn(learner.rows)
+        self._shared.note_rows(learner.rows)
         # Where ranks share cores, one goes round its shard many times before it has to let another have the core: 128
         # workers on two took 32 passes to learn RCV1, and with this 11.
         os.sched_yield()

@@ -198,7 +198,7 @@ class Channel:
 
     def leader_report(self, report: Bytes, meanwhile: Work) -> None:
         """Send the server a packed report; waits until it has taken the one before, so that they do not pile up."""
-        self.wait_until(lambda: self._has_left(SERVER, Tag.REPORT), meanwhile)
+        self._wait_until_left(SERVER, Tag.REPORT, meanwhile)
         self._sends[SERVER, Tag.REPORT] = (self._comm.Issend(report, SERVER, Tag.REPORT), report)
 
     def server_order(self, order: Order) -> None:
@@ -310,9 +310,9 @@ class Channel:
         self._wait_until_left(rank, tag)
         self._sends[rank, tag] = (self._comm.Isend(content, rank, tag), content)
 
-    def _wait_until_left(self, rank: int, tag: Tag) -> None:
+    def _wait_until_left(self, rank: int, tag: Tag, meanwhile: Work | None = None) -> None:
         if not self._has_left(rank, tag):
-            self.wait_until(lambda: self._has_left(rank, tag))
+            self.wait_until(lambda: self._has_left(rank, tag), meanwhile)
 
     def _has_left(self, rank: int, tag: Tag) -> bool:
         """Tell whether the last message of this tag to that rank has left; if so, let go of its memory."""

@@ -19,6 +19,7 @@ from mpisgd.shard import LearningShard, Shard, ShardBuilder
 from mpisgd.svm import ScaledVector
 from mpisgd.turn_keys import WorkerKeys
 from mpisgd.updates import ALL_COLUMNS, Keys
+from mpisgd.waiting import Work
 
 SMALLEST_DECAY = 1e-6  # of a turn
 BETWEEN_ROWS = 1_024  # some 100 us of text rows: a message under way waits no longer to be moved along
@@ -49,8 +50,7 @@ class ShardFeed:
         Of wide rows only the columns that occur are kept; `names` tells which they are. Where `scales` are set, float32
         (column_count,), the columns are scaled.
         """
-        self._channel.wait_until(self._is_there, self.look)
-        shard, self._next = self._next, None
+        shard = self._wait_for_rows(self.look)
         if shard is not None and self._wide:
             shard, self.names = shard.renumbered()
         if shard is not None and self.scales is not None:
@@ -60,9 +60,13 @@ class ShardFeed:
     def take_held_out(self) -> Shard | None:
         """Wait for the part of the held-out rows that comes after the first shard; None when the rows ended instead."""
         builder = ShardBuilder(Preprocessing(bias=False, normalize=False))  # they are preprocessed
-        self._channel.wait_until(self._is_there, lambda: self._look(builder, self._column_count))
-        part, self._next = self._next, None
-        return part
+        return self._wait_for_rows(lambda: self._look(builder, self._column_count))
+
+    def _wait_for_rows(self, look: Work) -> Shard | None:
+        """Look until all rows that come next are here, or there are no more; return them."""
+        self._channel.wait_until(self._is_there, look)
+        rows, self._next = self._next, None
+        return rows
 
     def ask_next(self) -> None:
         """Let the server begin to send the next sample; to be taken in between turns."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from mpisgd.messages import Bytes, pack_rows, pack_rows_end
 from mpisgd.preprocessing import Preprocessing
 from mpisgd.scaling import scale
 from mpisgd.shard import Shard
-from mpisgd.sharding import NOBODY, choose_validation, partition, sample_size
+from mpisgd.sharding import NOBODY, choose_validation, contiguous_parts, partition, sample_size
 from mpisgd.sparse_rows import SparseRows, concatenate
 
 # Elements of one message of rows that are in memory: 8 bytes each, so about 8 MB.
@@ -105,9 +104,9 @@ def scatter_partition(channel: Channel, dataset: Dataset, owner: NDArray[np.int3
 
 def scatter_held_out(channel: Channel, held_out: Shard) -> None:
     """Send every worker its part of the rows that weights are measured on, which are preprocessed."""
-    bounds = np.linspace(0, len(held_out.rows), len(channel.workers) + 1).astype(int).tolist()
-    for worker, (first, last) in zip(channel.workers, itertools.pairwise(bounds), strict=True):
-        for block in _packed(held_out, np.arange(first, last)):
+    parts = contiguous_parts(len(held_out.rows), len(channel.workers))
+    for worker, part in zip(channel.workers, parts, strict=True):
+        for block in _packed(held_out, np.arange(part.start, part.stop)):
             channel.server_send_rows(worker, block)
 
 

@@ -21,6 +21,7 @@ from mpisgd.channel import Channel
 from mpisgd.compiled_loops import Float
 from mpisgd.job import Job
 from mpisgd.merging import NOTHING_MERGED, MergeCounts, Merging, RoundFacts, TurnFacts
+from mpisgd.sharding import contiguous_parts
 from mpisgd.shared_memory import CACHE_LINE, SharedMemory
 from mpisgd.svm import ScaledVector
 
@@ -121,9 +122,7 @@ class InMemory:
         self._merging = Merging(job, beginning.curvatures)
         self._threshold = job.config.gradient_threshold
         self._locals, self._weights, self._averages, self._turns, self._merged = memory.arrays
-        # of the columns, even ones; with fewer columns than workers some have none
-        bounds = np.linspace(0, job.column_count, job.workers + 1).astype(int).tolist()
-        self._part = slice(*bounds[self._worker : self._worker + 2])
+        self._part = contiguous_parts(job.column_count, job.workers)[self._worker]
         self._weights[self._part], self._averages[self._part] = beginning.weights[self._part], 0
         self._average = made_for(job, self._averages[self._part])
         self._part_weights = ScaledVector(self._weights[self._part])

@@ -1,6 +1,8 @@
-"""Which rows go where: the validation rows that rank 0 keeps, and each worker's shard."""
+"""Which rows go where: the validation rows that rank 0 keeps, each worker's shard, and parts of what all have."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,12 @@ def partition(held_out: NDArray[np.bool_], workers: int, rng: np.random.Generato
     learning = rng.permutation(np.flatnonzero(~held_out))
     owner[learning] = np.arange(len(learning), dtype=np.int32) % workers
     return owner
+
+
+def contiguous_parts(length: int, parts: int) -> list[slice]:
+    """Return parts of so many rows or columns, one after the other and as even as can be; some may be empty."""
+    bounds = np.linspace(0, length, parts + 1).astype(int).tolist()
+    return [slice(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 def sample_size(rows: int, workers: int) -> int:

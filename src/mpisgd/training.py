@@ -176,8 +176,10 @@ def _set_up(channel: Channel, config: Config, console: Console) -> tuple[Job, Da
         config = replace(config, scale_columns=model.config.scale_columns)
     plan = RowPlan(dataset, config, len(channel.workers))
     row_length = float(dataset.row_lengths("train").mean())
-    rows = plan.learning_rows, len(channel.workers), row_length, plan.held_out_rows
-    job = Job.planned(config, dataset.column_count, *rows)
+    workers = len(channel.workers)
+    job = Job.planned(
+        config, dataset.column_count, plan.learning_rows, workers, row_length, held_out_rows=plan.held_out_rows
+    )
     initial = _initial_weights(job, dataset, model)
     directory = make_run_directory(config.run_dir, force=config.force)
     return job, dataset, plan, initial, directory
